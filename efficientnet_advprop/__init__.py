@@ -1,0 +1,38 @@
+"""AdvProp (Xie et al., CVPR 2020) for TensorFlow 2."""
+
+import importlib.util
+import os
+
+# TensorFlow 2.16 and newer bring Keras 3; this project is written for Keras 2,
+# which there is the package tf-keras. The variable is read when TensorFlow is
+# first imported.
+if importlib.util.find_spec('tf_keras') is not None:
+  os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
+
+import tensorflow as tf
+
+if hasattr(tf.keras, 'ops'):  # A module that only Keras 3 has.
+  raise ImportError(
+    'efficientnet_advprop needs Keras 2: install tf-keras and import'
+    ' efficientnet_advprop before tensorflow, or set TF_USE_LEGACY_KERAS=1'
+  )
+
+from efficientnet_advprop.attacks import attack
+from efficientnet_advprop.checkpoints import restore
+from efficientnet_advprop.config import AttackConfig
+from efficientnet_advprop.config import Config
+from efficientnet_advprop.config import ConfigError
+from efficientnet_advprop.config import load_config
+from efficientnet_advprop.models import AuxBatchNormalization
+from efficientnet_advprop.models import build_model
+
+__all__ = [
+  'AttackConfig',
+  'AuxBatchNormalization',
+  'Config',
+  'ConfigError',
+  'attack',
+  'build_model',
+  'load_config',
+  'restore',
+]

@@ -1,0 +1,228 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from efficientnet_advprop import attacks
+from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import models
+
+_SEED = tf.constant([1, 2])
+_LEVEL = 2 / 255
+
+
+@pytest.fixture(scope='module', name='model')
+def _model():
+  tf.keras.utils.set_random_seed(0)
+  model = models.build_model(
+    'efficientnet-b0',
+    10,
+    image_size=16,
+    stem_stride=1,
+    width_coefficient=0.25,
+    depth_coefficient=0.1,
+  )
+  # A fresh classifier has gradients too small to tell anything.
+  model.classifier.kernel.assign(model.classifier.kernel * 20)
+  return model
+
+
+@pytest.fixture(name='batch')
+def _batch():
+  images = tf.random.stateless_uniform([6, 16, 16, 3], [3, 4], -1, 1)
+  return images, tf.constant([0, 1, 2, 3, 4, 5])
+
+
+def _logits_fn(model, domain='adversarial', training=False):
+  return lambda x: model(x, training=training, domain=domain, seed=[0, 0])
+
+
+def _attack(model, batch, logits_fn=None, **settings):
+  config = config_lib.AttackConfig(**settings)
+  logits_fn = logits_fn or _logits_fn(model)
+  return attacks.attack(logits_fn, *batch, config, _SEED)
+
+
+def test_zero_epsilon_is_the_identity(model, batch):
+  adversarial = _attack(model, batch, epsilon=0)
+  np.testing.assert_array_equal(adversarial, batch[0])
+
+
+@pytest.mark.parametrize('name', ['pgd', 'ifgsm', 'fgsm'])
+def test_the_result_stays_in_the_ball_and_range(model, batch, name):
+  adversarial = _attack(model, batch, name=name, epsilon=4).numpy()
+  distance = np.abs(adversarial - batch[0]).max()
+  assert distance == pytest.approx(4 * _LEVEL, abs=1e-6)
+  assert np.abs(adversarial).max() <= 1
+
+
+def test_gd_leaves_the_ball(model, batch):
+  adversarial = _attack(model, batch, name='gd', epsilon=2, num_steps=9)
+  distance = np.abs(adversarial - batch[0]).max()
+  assert 2 * _LEVEL < distance <= (2 + 9) * _LEVEL + 1e-6
+  assert np.abs(adversarial).max() <= 1
+
+
+def test_the_attack_raises_the_loss_and_a_target_lowers_it(model, batch):
+  images, labels = batch
+  loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+  logits_fn = _logits_fn(model)
+  clean = loss(labels, logits_fn(images))
+  away = _attack(model, batch, epsilon=4)
+  assert loss(labels, logits_fn(away)) > clean
+  towards = _attack(model, batch, epsilon=4, target='random')
+  targets = attacks.random_targets(
+    labels, tf.random.experimental.stateless_split(_SEED, 6), 10
+  )
+  assert loss(targets, logits_fn(towards)) < loss(targets, logits_fn(images))
+
+
+def test_targets_are_uniform_over_the_wrong_classes():
+  seeds = tf.stack([tf.range(4000), tf.zeros([4000], tf.int32)], 1)
+  labels = tf.range(4000) % 5
+  targets = tf.function(attacks.random_targets)(labels, seeds, 5)
+  offsets = np.bincount((targets - labels).numpy() % 5, minlength=5)
+  assert offsets[0] == 0
+  chi_square = ((offsets[1:] - 1000) ** 2 / 1000).sum()
+  assert chi_square < 16.3  # 99.9% quantile at 3 degrees of freedom.
+
+
+def test_statistics_and_weights_stay(model, batch):
+  before = [weight.numpy() for weight in model.weights]
+  _attack(model, batch, epsilon=4)
+  for weight, value in zip(model.weights, before):
+    np.testing.assert_array_equal(weight, value)
+
+
+def test_batch_statistics_move_once_for_each_step(model, batch):
+  norm = model.stem.norm.norm_of('adversarial')
+  main = model.stem.norm.moving_mean.numpy()
+  before = norm.moving_mean.numpy()
+  norm.moving_mean.assign(tf.ones_like(norm.moving_mean) * 100)
+  logits_fn = _logits_fn(model, training=True)
+  _attack(model, batch, logits_fn, name='ifgsm', epsilon=2, batch_norm='train')
+  # 3 steps at momentum .99 from a mean that dwarfs the batch's.
+  expected = 100 * 0.99**3
+  np.testing.assert_allclose(norm.moving_mean, expected, rtol=0.01)
+  np.testing.assert_array_equal(model.stem.norm.moving_mean, main)
+  norm.moving_mean.assign(before)
+
+
+def test_no_gradient_flows_through_the_attack(model, batch):
+  images, labels = batch
+  with tf.GradientTape() as tape:
+    tape.watch(images)
+    adversarial = _attack(model, (images, labels), epsilon=1)
+    total = tf.reduce_sum(adversarial)
+  assert tape.gradient(total, images) is None
+
+
+def test_only_the_path_to_the_pixels_is_differentiated(
+  model, batch, monkeypatch
+):
+  """No gradient of a kernel is computed; those in the trace are pruned."""
+
+  @tf.function
+  def run(images, labels):
+    return _attack(model, (images, labels), epsilon=1)
+
+  # The steps share a function; inlined, its operations can be seen.
+  monkeypatch.setattr(tf, 'function', lambda function, **_: function)
+  graph = run.get_concrete_function(*batch).graph
+  needed, todo = set(), [graph.outputs[0].op]
+  while todo:
+    op = todo.pop()
+    if op not in needed:
+      needed.add(op)
+      todo += [tensor.op for tensor in op.inputs] + list(op.control_inputs)
+  kinds = {op.type for op in needed}
+  assert 'Conv2DBackpropInput' in kinds
+  assert not [kind for kind in kinds if 'BackpropFilter' in kind]
+  assert not [kind for kind in kinds if 'Assign' in kind]
+
+
+def test_clean_starts_happen_as_often_as_asked(batch):
+  images = tf.zeros([2000, 2, 2, 3])
+  labels = tf.zeros([2000], tf.int32)
+  flat = lambda x: tf.reshape(x, [-1, 12]) * 0  # No gradient, no step.
+  adversarial = tf.function(attacks.attack)(
+    flat,
+    images,
+    labels,
+    config_lib.AttackConfig(clean_start_probability=0.2),
+    _SEED,
+  )
+  clean = np.mean(np.abs(adversarial.numpy()).max((1, 2, 3)) == 0)
+  assert clean == pytest.approx(0.2, abs=0.03)
+
+
+def test_the_start_is_uniform_in_the_ball():
+  flat = lambda x: tf.reshape(x, [-1, 3 * 64 * 64]) * 0
+  adversarial = attacks.attack(
+    flat,
+    tf.zeros([2, 64, 64, 3]),
+    tf.constant([0, 1]),
+    config_lib.AttackConfig(epsilon=3, num_steps=1),
+    _SEED,
+  )
+  counts, _ = np.histogram(adversarial, 12, (-3 * _LEVEL, 3 * _LEVEL))
+  assert counts.sum() == 2 * 3 * 64 * 64
+  chi_square = ((counts - counts.mean()) ** 2 / counts.mean()).sum()
+  assert chi_square < 31.3  # 99.9% quantile at 11 degrees of freedom.
+
+
+@pytest.mark.parametrize(
+  'name, epsilon, steps, target',
+  [
+    ('ifgsm', 4, 5, 'label'),
+    ('fgsm', 8, 1, 'label'),
+    ('ifgsm', 2, 3, 'random'),
+    ('pgd', 4, 5, 'label'),
+  ],
+)
+def test_results_equal_the_adversarial_robustness_toolbox(
+  model, batch, monkeypatch, name, epsilon, steps, target
+):
+  evasion = pytest.importorskip('art.attacks.evasion')
+  estimators = pytest.importorskip('art.estimators.classification')
+  images, labels = batch
+  config = config_lib.AttackConfig(
+    name=name, epsilon=epsilon, num_steps=steps, target=target
+  )
+  ours = _attack(
+    model, batch, name=name, epsilon=epsilon, num_steps=steps, target=target
+  )
+  if target == 'random':
+    seeds = tf.random.experimental.stateless_split(_SEED, 6)
+    labels = attacks.random_targets(labels, seeds, 10)
+  logits_fn = _logits_fn(model)
+  classifier = estimators.TensorFlowV2Classifier(
+    model=lambda x, training: logits_fn(x),
+    nb_classes=10,
+    input_shape=(16, 16, 3),
+    loss_object=tf.keras.losses.SparseCategoricalCrossentropy(
+      from_logits=True, reduction='sum'
+    ),
+    clip_values=(-1, 1),
+  )
+  attack = evasion.ProjectedGradientDescent(
+    classifier,
+    norm=np.inf,
+    eps=config.epsilon * _LEVEL,
+    eps_step=config.step_size * _LEVEL,
+    max_iter=config.num_steps,
+    targeted=target == 'random',
+    num_random_init=int(config.random_start),
+    batch_size=6,
+    verbose=False,
+  )
+  # The toolbox draws a start of its own: give it ours.
+  still = config_lib.AttackConfig(epsilon=epsilon, step_size=0, num_steps=1)
+  start = attacks.attack(logits_fn, *batch, still, _SEED)
+  monkeypatch.setattr(
+    f'{evasion.__name__}.projected_gradient_descent'
+    '.projected_gradient_descent_tensorflow_v2.random_sphere',
+    lambda *_: (start - images).numpy().reshape(6, -1),
+  )
+  theirs = attack.generate(images.numpy(), labels.numpy())
+  np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+  assert np.abs(theirs - images).max() > 0.9 * epsilon * _LEVEL

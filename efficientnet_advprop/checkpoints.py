@@ -1,0 +1,164 @@
+"""Saving and restoring: atomic, newest readable first, checked for the model.
+
+A checkpoint holds `model` (the weights being trained), `ema` (their moving
+average, of every domain's statistics too) and `optimizer` with the step.
+"""
+
+import glob
+import os
+import re
+from typing import Optional
+
+from absl import logging
+import tensorflow as tf
+
+from efficientnet_advprop import config as config_lib
+
+# What TensorFlow raises when a checkpoint's files are damaged.
+_DAMAGE = (tf.errors.OpError, IndexError, ValueError, AssertionError)
+
+
+class CheckpointError(ValueError):
+  """A checkpoint that is missing, damaged or of another model; one line."""
+
+
+def checkpoint_paths(directory: str) -> list[str]:
+  """The checkpoints in a directory by the steps in their names, newest first.
+
+  The directory is listed; TensorFlow's state file is not trusted, which may be
+  empty or stale after a crash.
+  """
+  found = []
+  for index in glob.glob(os.path.join(glob.escape(directory), '*.index')):
+    match = re.fullmatch(r'(ckpt-(\d+))\.index', os.path.basename(index))
+    if match:
+      path = os.path.join(directory, match.group(1))
+      found.append((int(match.group(2)), path))
+  return [path for _, path in sorted(found, reverse=True)]
+
+
+class CheckpointManager:
+  """Saves a `tf.train.Checkpoint` under its step; restores the newest one."""
+
+  def __init__(
+    self, checkpoint: tf.train.Checkpoint, directory: str, keep: int
+  ):
+    """Creates the manager, and the directory if it is not there.
+
+    Args:
+      checkpoint: what to save.
+      directory: where the files go.
+      keep: how many checkpoints remain there.
+    """
+    self._checkpoint = checkpoint
+    self._directory = directory
+    _remove_broken_state_file(directory)
+    self._manager = tf.train.CheckpointManager(checkpoint, directory, keep)
+
+  def save(self, step: int) -> str:
+    """Writes a checkpoint; older ones go only when the new one is whole.
+
+    Returns:
+      Its path, without the suffixes of its files.
+    """
+    return self._manager.save(checkpoint_number=step)
+
+  def restore(self) -> Optional[str]:
+    """Restores the newest readable checkpoint.
+
+    Returns:
+      Its path, or None if there is no checkpoint at all.
+
+    Raises:
+      CheckpointError: there are checkpoints, but none can be read.
+    """
+    paths = checkpoint_paths(self._directory)
+    for path in paths:
+      try:
+        self._checkpoint.restore(path).assert_consumed()
+        return path
+      except _DAMAGE as error:
+        logging.warning('Cannot read %s: %s', path, _first_line(error))
+    if paths:
+      raise CheckpointError(_unreadable(self._directory, len(paths)))
+    return None
+
+
+def _remove_broken_state_file(directory: str) -> None:
+  """Removes TensorFlow's list of checkpoints if it is empty after a crash.
+
+  The next save writes it anew; restoring does not need it.
+  """
+  path = os.path.join(directory, 'checkpoint')
+  if not os.path.exists(path):
+    return
+  try:
+    state = tf.train.get_checkpoint_state(directory)
+    intact = bool(state and state.model_checkpoint_path)
+  except ValueError:
+    intact = False
+  if not intact:
+    logging.warning('%s is damaged; the checkpoints are found without it', path)
+    os.remove(path)
+
+
+def restore(
+  model: tf.keras.Model, checkpoint: str, weights: str = 'ema'
+) -> int:
+  """Restores the weights of a network from a training checkpoint.
+
+  Args:
+    model: with all or, for inference, none of the auxiliary domains that the
+      checkpoint holds.
+    checkpoint: a model_dir, its `checkpoints` folder, or the path of one
+      checkpoint without the suffixes of its files.
+    weights: `'ema'`, the moving average of the weights, or `'raw'`.
+
+  Returns:
+    The step after which the checkpoint was written.
+
+  Raises:
+    CheckpointError: there is none, it is damaged, or it does not hold every
+      variable of the model in its shape.
+  """
+  config_lib.check_choice('weights', weights, ('ema', 'raw'))
+  paths = _candidates(checkpoint)
+  step = tf.Variable(0, dtype=tf.int64)
+  optimizer = tf.train.Checkpoint(_iterations=step)
+  part = 'model' if weights == 'raw' else 'ema'
+  root = tf.train.Checkpoint(optimizer=optimizer, **{part: model})
+  for path in paths:
+    try:
+      status = root.read(path)
+      status.expect_partial()
+      status.assert_existing_objects_matched()
+      return int(step)
+    except _DAMAGE as error:
+      logging.warning('Cannot read %s: %s', path, _first_line(error))
+  raise CheckpointError(_unreadable(checkpoint, len(paths)))
+
+
+def _candidates(checkpoint: str) -> list[str]:
+  """The checkpoints that `restore` may read, best first."""
+  if os.path.exists(f'{checkpoint}.index'):
+    return [checkpoint]
+  for directory in (os.path.join(checkpoint, 'checkpoints'), checkpoint):
+    paths = checkpoint_paths(directory)
+    if paths:
+      return paths
+  raise CheckpointError(
+    f'{checkpoint}: no checkpoint found; give a model_dir that a training run'
+    ' has written, or the path of a checkpoint'
+  )
+
+
+def _unreadable(place: str, number: int) -> str:
+  return (
+    f'{place}: none of {number} checkpoints can be read: damaged, or of'
+    ' another model (the warnings above name each)'
+  )
+
+
+def _first_line(error: BaseException) -> str:
+  lines = str(error).strip().splitlines() or [type(error).__name__]
+  return lines[0][:200]

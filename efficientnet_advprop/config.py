@@ -1,0 +1,485 @@
+"""What a run is: frozen dataclasses, read from YAML and changed by overrides.
+
+A `Config` and its seed determine a run completely. Values are checked where
+they enter; a bad one raises `ConfigError`, whose message is one line that names
+the key, the value and what is allowed.
+"""
+
+from collections.abc import Iterable, Mapping
+import dataclasses
+import difflib
+import math
+import os
+import re
+import typing
+from typing import Any, Optional
+
+import yaml
+
+# Compound scaling: width, depth, image size in pixels, dropout rate.
+# B0-B7 from the EfficientNet paper's code, B8 from AdvProp's (facts of the
+# official models/official/efficientnet).
+_SCALING = {
+  'efficientnet-b0': (1.0, 1.0, 224, 0.2),
+  'efficientnet-b1': (1.0, 1.1, 240, 0.2),
+  'efficientnet-b2': (1.1, 1.2, 260, 0.3),
+  'efficientnet-b3': (1.2, 1.4, 300, 0.3),
+  'efficientnet-b4': (1.4, 1.8, 380, 0.4),
+  'efficientnet-b5': (1.6, 2.2, 456, 0.4),
+  'efficientnet-b6': (1.8, 2.6, 528, 0.5),
+  'efficientnet-b7': (2.0, 3.1, 600, 0.5),
+  'efficientnet-b8': (2.2, 3.6, 672, 0.5),
+}
+MODEL_NAMES = tuple(_SCALING)
+
+MAIN_DOMAIN = 'main'
+# Which auxiliary domains a training method normalizes separately.
+METHOD_DOMAINS = {
+  'vanilla': (),
+  'advprop': ('adversarial',),
+}
+
+
+class ConfigError(ValueError):
+  """A value that a run cannot have; the message is one line for the user."""
+
+  def __init__(self, key: str, value: Any, allowed: str):
+    self.key, self.value, self.allowed = key, value, allowed
+    super().__init__(f'{key}: got {value!r}; allowed: {allowed}')
+
+  def under(self, prefix: str) -> 'ConfigError':
+    """The same error with `prefix.` before its key."""
+    return ConfigError(f'{prefix}.{self.key}', self.value, self.allowed)
+
+
+def nearest(value: str, options: Iterable[str]) -> str:
+  """Returns `a, b, c (did you mean b?)` for an error message."""
+  options = list(options)
+  matches = difflib.get_close_matches(str(value), options, 1, 0.5)
+  hint = f' (did you mean {matches[0]}?)' if matches else ''
+  return ', '.join(options) + hint
+
+
+def check_choice(key: str, value: str, choices: Iterable[str]) -> str:
+  """Returns `value` if it is one of `choices`, or raises ConfigError."""
+  if value not in choices:
+    raise ConfigError(key, value, nearest(value, choices))
+  return value
+
+
+def _field(
+  default: Any,
+  low: float = -math.inf,
+  high: float = math.inf,
+  choices: tuple[str, ...] = (),
+  above: float = -math.inf,
+  optional: bool = False,
+) -> Any:
+  """A dataclass field whose value lies in [low, high], > above, in choices.
+
+  An optional one may be given as None, which its class replaces.
+  """
+  metadata = dict(
+    low=low, high=high, choices=choices, above=above, optional=optional
+  )
+  return dataclasses.field(default=default, metadata=metadata)
+
+
+def _allowed_range(meta: Mapping[str, Any], kind: str) -> str:
+  if meta['above'] > -math.inf and meta['high'] < math.inf:
+    return f'{kind} above {meta["above"]:g} and at most {meta["high"]:g}'
+  if meta['above'] > -math.inf:
+    return f'{kind} above {meta["above"]:g}'
+  if meta['high'] < math.inf:
+    return f'{kind} from {meta["low"]:g} to {meta["high"]:g}'
+  if meta['low'] > -math.inf:
+    return f'{kind} of at least {meta["low"]:g}'
+  return kind
+
+
+def _strip_optional(hint: Any) -> tuple[Any, bool]:
+  arguments = typing.get_args(hint)
+  if type(None) in arguments:
+    return next(a for a in arguments if a is not type(None)), True
+  return hint, False
+
+
+def _checked(name: str, value: Any, hint: Any, meta: Mapping[str, Any]) -> Any:
+  """Returns `value` as the type `hint`, or raises ConfigError."""
+  hint, optional = _strip_optional(hint)
+  if value is None and (optional or meta.get('optional')):
+    return None
+  if hint is bool:
+    if not isinstance(value, bool):
+      raise ConfigError(name, value, 'true or false')
+    return value
+  if hint is str:
+    choices = meta.get('choices', ())
+    if not isinstance(value, str):
+      raise ConfigError(name, value, ', '.join(choices) or 'a string')
+    return check_choice(name, value, choices) if choices else value
+  if hint in (int, float):
+    kind = 'a whole number' if hint is int else 'a number'
+    allowed = _allowed_range(meta, kind)
+    try:
+      # YAML 1.1 reads `1e-5`, which has no dot, as a string.
+      number = float(value) if not isinstance(value, bool) else math.nan
+    except (TypeError, ValueError):
+      number = math.nan
+    inside = meta['low'] <= number <= meta['high'] and number > meta['above']
+    if not math.isfinite(number) or not inside:
+      raise ConfigError(name, value, allowed)
+    if hint is int and number != int(number):
+      raise ConfigError(name, value, allowed)
+    return hint(number)
+  return value
+
+
+class _Checked:
+  """Base of the sections: checks every field after construction."""
+
+  def __post_init__(self) -> None:
+    hints = typing.get_type_hints(type(self))
+    for field in dataclasses.fields(self):  # type: ignore[arg-type]
+      value = getattr(self, field.name)
+      value = _checked(field.name, value, hints[field.name], field.metadata)
+      self._set(field.name, value)
+
+  def _set(self, name: str, value: Any) -> None:
+    object.__setattr__(self, name, value)  # The sections are frozen.
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig(_Checked):
+  """The network. A value of None means the model family's own."""
+
+  name: str = _field('efficientnet-b0', choices=MODEL_NAMES)
+  width_coefficient: float = _field(None, optional=True, above=0, high=10)
+  depth_coefficient: float = _field(None, optional=True, above=0, high=10)
+  # Height and width of the network's input, in pixels.
+  image_size: int = _field(None, optional=True, low=8, high=4096)
+  dropout_rate: float = _field(None, optional=True, low=0, high=0.99)
+  # Of the last block; earlier ones survive more often, linearly in the depth.
+  survival_probability: float = _field(0.8, above=0, high=1)
+  # 1 keeps the resolution of small images, 2 is the paper's.
+  stem_stride: int = _field(2, low=1, high=2)
+  batch_norm_momentum: float = _field(0.99, low=0, high=0.99999)
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    names = 'width_coefficient', 'depth_coefficient', 'image_size'
+    family = _SCALING[self.name]
+    for name, value in zip((*names, 'dropout_rate'), family):
+      if getattr(self, name) is None:
+        self._set(name, value)
+
+
+@dataclasses.dataclass(frozen=True)
+class AttackConfig(_Checked):
+  """How adversarial images are made (paper, sections 5.1 and 5.4).
+
+  `pgd` starts at a random point of the epsilon ball and projects onto the ball
+  after each step; `ifgsm` starts at the image itself; `gd` starts at random and
+  does not project; `fgsm` is one step of the length epsilon from the image.
+  Epsilon and step size are in units of 0-255 pixel values.
+  """
+
+  name: str = _field('pgd', choices=('pgd', 'ifgsm', 'gd', 'fgsm'))
+  epsilon: float = _field(1.0, low=0, high=255)
+  # None: 1 as in the paper; epsilon for fgsm.
+  step_size: float = _field(None, optional=True, low=0, high=255)
+  # None: the paper's epsilon + 1, but 1 at epsilon 1; 1 for fgsm.
+  num_steps: int = _field(None, optional=True, low=1, high=1000)
+  # 'label' moves away from the true class, 'random' towards a wrong one. The
+  # paper does not say; Madry et al., whom it follows, use the label.
+  target: str = _field('label', choices=('label', 'random'))
+  # Whether the attacked network normalizes by moving ('eval') or by batch
+  # statistics ('train'). The paper does not say; the first author's other
+  # public code uses the moving ones, which also leaves them untouched.
+  batch_norm: str = _field('eval', choices=('eval', 'train'))
+  # Share of images whose attack starts at the image, not at a random point.
+  clean_start_probability: float = _field(0.0, low=0, high=1)
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    single = self.name == 'fgsm'
+    if self.num_steps is None:
+      steps = 1 if single or self.epsilon <= 1 else math.ceil(self.epsilon) + 1
+      self._set('num_steps', steps)
+    if self.step_size is None:
+      self._set('step_size', self.epsilon if single else 1.0)
+    if single and (self.num_steps, self.step_size) != (1, self.epsilon):
+      value = f'num_steps={self.num_steps}, step_size={self.step_size:g}'
+      allowed = '1 step of size epsilon for fgsm; name ifgsm for others'
+      raise ConfigError('name', value, allowed)
+
+  @property
+  def random_start(self) -> bool:
+    return self.name in ('pgd', 'gd')
+
+  @property
+  def projects(self) -> bool:
+    return self.name != 'gd'
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig(_Checked):
+  """Where images come from and how they become network inputs."""
+
+  # A folder of TFRecords or of class folders, or `tfds:<name>`. Empty: the
+  # embedded data set.
+  dir: str = _field('')
+  train_split: str = _field('train')
+  eval_split: str = _field('validation')
+  num_classes: int = _field(1000, low=2)
+  num_train_images: int = _field(1_281_167, low=1)
+  num_eval_images: int = _field(50_000, low=1)
+  # The first so many training shards are held out (minival of the official
+  # code: 20); evaluate on them with data.eval_split=minival.
+  minival_shards: int = _field(0, low=0)
+  # Smallest area of the Inception crop as a share of the image.
+  min_crop_area: float = _field(0.08, above=0, high=1)
+  # Evaluation crops the centre size/(size + padding) of the short side.
+  eval_crop_padding: int = _field(32, low=0)
+  flip: bool = _field(True)
+  augmentation: str = _field(
+    'autoaugment', choices=('none', 'autoaugment', 'randaugment')
+  )
+  randaugment_layers: int = _field(2, low=1, high=16)
+  randaugment_magnitude: float = _field(10.0, low=0, high=30)
+  # Encoded records that the shuffle holds in memory. A smaller training set is
+  # shuffled perfectly.
+  shuffle_window: int = _field(16_384, low=1)
+  # How many undecodable records a run may replace before it stops.
+  max_bad_records: int = _field(0, low=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig(_Checked):
+  """The optimization. Defaults are the official EfficientNet recipe."""
+
+  method: str = _field('advprop', choices=tuple(METHOD_DOMAINS))
+  epochs: float = _field(350.0, above=0)
+  batch_size: int = _field(4096, low=1)  # Over all replicas.
+  # At a batch of 256; scaled linearly with the batch size.
+  learning_rate: float = _field(0.016, low=0)
+  warmup_epochs: float = _field(5.0, low=0)
+  decay_factor: float = _field(0.97, above=0, high=1)
+  decay_epochs: float = _field(2.4, above=0)
+  weight_decay: float = _field(1e-5, low=0)
+  label_smoothing: float = _field(0.1, low=0, high=0.99)
+  ema_decay: float = _field(0.9999, low=0, high=0.999999)
+  precision: str = _field('float32', choices=('float32', 'mixed_bfloat16'))
+  seed: int = _field(0, low=0, high=2**31 - 1)
+  # Steps between two log lines; one call of the compiled host loop.
+  log_steps: int = _field(100, low=1)
+  # Steps between two checkpoints, in whole log intervals. None: one epoch.
+  checkpoint_steps: Optional[int] = _field(None, low=1)
+  keep_checkpoints: int = _field(3, low=1)
+  # Epochs between two evaluations in train_and_eval.
+  eval_epochs: float = _field(10.0, above=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class TestConfig(_Checked):
+  """A named evaluation beside the plain one, written to evals/<name>.json."""
+
+  __test__ = False  # Not a test case, whatever its name makes pytest think.
+
+  split: Optional[str] = _field(None)  # None: data.eval_split.
+  domain: str = _field(MAIN_DOMAIN)
+  # Evaluate on adversarial images made from these settings.
+  attack: Optional[AttackConfig] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig(_Checked):
+  """How a network is evaluated."""
+
+  batch_size: int = _field(1024, low=1)  # Over all replicas.
+  weights: str = _field('ema', choices=('ema', 'raw'))
+  tests: Mapping[str, TestConfig] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportConfig(_Checked):
+  """What is exported beside the SavedModel, and the test of all files."""
+
+  tflite: str = _field(
+    'none', choices=('none', 'float32', 'float16', 'dynamic', 'int8')
+  )
+  # Images of data.eval_split on which the files must agree with the network.
+  verified_images: int = _field(500, low=1)
+  # Training images from which int8 learns the ranges of activations.
+  calibration_images: int = _field(200, low=1)
+  # How much top-1 accuracy a TFLite file other than float32 may lose on the
+  # verified images, in percentage points.
+  max_accuracy_drop: float = _field(1.0, low=0, high=100)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """A whole run."""
+
+  model: ModelConfig = ModelConfig()
+  attack: AttackConfig = AttackConfig()
+  data: DataConfig = DataConfig()
+  train: TrainConfig = TrainConfig()
+  eval: EvalConfig = EvalConfig()
+  export: ExportConfig = ExportConfig()
+
+  def __post_init__(self) -> None:
+    known = (MAIN_DOMAIN, *self.auxiliary_domains)
+    for name, test in self.eval.tests.items():
+      check_choice(f'eval.tests.{name}.domain', test.domain, known)
+    if self.train.batch_size > self.data.num_train_images:
+      allowed = f'at most data.num_train_images={self.data.num_train_images}'
+      raise ConfigError('train.batch_size', self.train.batch_size, allowed)
+
+  @property
+  def auxiliary_domains(self) -> tuple[str, ...]:
+    return METHOD_DOMAINS[self.train.method]
+
+  @property
+  def steps_per_epoch(self) -> float:
+    return self.data.num_train_images / self.train.batch_size
+
+  @property
+  def train_steps(self) -> int:
+    return max(1, round(self.train.epochs * self.steps_per_epoch))
+
+
+def _from_dict(cls: Any, values: Any) -> Any:
+  """Builds the dataclass `cls` from nested dictionaries."""
+  if not isinstance(values, dict):
+    raise ConfigError(cls.__name__, values, 'a mapping of keys to values')
+  hints = typing.get_type_hints(cls)
+  names = [field.name for field in dataclasses.fields(cls)]
+  arguments = {}
+  for name, value in values.items():
+    if name not in names:
+      raise ConfigError(str(name), value, f'keys {nearest(name, names)}')
+    hint, optional = _strip_optional(hints[name])
+    try:
+      if dataclasses.is_dataclass(hint):
+        if value is None and not optional:
+          continue  # An empty YAML section.
+        value = None if value is None else _from_dict(hint, value)
+      elif typing.get_origin(hint) is not None and value is not None:
+        value = _sections_from_dict(typing.get_args(hint)[1], value)
+    except ConfigError as error:
+      raise error.under(name) from None
+    arguments[name] = value
+  return cls(**arguments)
+
+
+def _sections_from_dict(cls: Any, values: Any) -> Mapping[str, Any]:
+  if not isinstance(values, dict):
+    raise ConfigError('*', values, 'a mapping of names to sections')
+  sections = {}
+  for name, value in values.items():
+    if value is None:
+      continue  # Takes out what a base recipe has.
+    if not re.fullmatch(r'[A-Za-z0-9_-]+', str(name)):
+      raise ConfigError(str(name), value, 'names of letters, digits, _ and -')
+    try:
+      sections[str(name)] = _from_dict(cls, value)
+    except ConfigError as error:
+      raise error.under(str(name)) from None
+  return sections
+
+
+def to_dict(config: Any) -> dict:
+  """The nested dictionary that `from_dict` turns back into `config`."""
+  return dataclasses.asdict(config)
+
+
+def model_config(name: str, overrides: Mapping[str, Any]) -> ModelConfig:
+  """Builds a `ModelConfig` from a name and further fields by their names."""
+  return _from_dict(ModelConfig, {'name': name, **overrides})
+
+
+def from_dict(values: Mapping[str, Any]) -> Config:
+  """Builds a `Config` from nested dictionaries.
+
+  Raises:
+    ConfigError: a key is unknown or a value is not allowed.
+  """
+  return _from_dict(Config, values)
+
+
+def to_yaml(config: Config) -> str:
+  """The YAML that `read_yaml` and `from_dict` turn back into `config`."""
+  return yaml.safe_dump(to_dict(config), sort_keys=False)
+
+
+def _merge(base: dict, changes: Mapping[str, Any]) -> dict:
+  merged = dict(base)
+  for key, value in changes.items():
+    if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+      merged[key] = _merge(merged[key], value)
+    else:
+      merged[key] = value
+  return merged
+
+
+def read_yaml(path: str) -> dict:
+  """Reads a recipe; its `base:` names a recipe that it changes, by path.
+
+  Raises:
+    ConfigError: the file is missing, is not YAML, or is its own base.
+  """
+  return _read_yaml(os.fspath(path), ())
+
+
+def _read_yaml(path: str, readers: tuple[str, ...]) -> dict:
+  if path in readers:
+    raise ConfigError('base', path, 'a recipe that is not its own base')
+  try:
+    with open(path, encoding='utf-8') as file:
+      values = yaml.safe_load(file) or {}
+  except OSError as error:
+    reason = f'a readable YAML file ({error.strerror})'
+    raise ConfigError('config_file', path, reason) from None
+  except (yaml.YAMLError, UnicodeDecodeError) as error:
+    reason = ' '.join(str(error).split())
+    raise ConfigError('config_file', path, f'valid YAML ({reason})') from None
+  if not isinstance(values, dict):
+    raise ConfigError('config_file', path, 'a YAML mapping of sections')
+  base = values.pop('base', None)
+  if base is None:
+    return values
+  base_path = os.path.normpath(os.path.join(os.path.dirname(path), str(base)))
+  return _merge(_read_yaml(base_path, (*readers, path)), values)
+
+
+def parse_overrides(text: str) -> tuple[str, ...]:
+  """Splits `a.b=1,c.d=[2,3]` into `('a.b=1', 'c.d=[2,3]')`."""
+  parts = re.split(r',(?=\s*[\w.\-]+\s*=)', text)
+  return tuple(part.strip() for part in parts if part.strip())
+
+
+def apply_overrides(values: dict, overrides: Iterable[str]) -> dict:
+  """Returns `values` with each `section.key=value` of `overrides` set."""
+  for override in overrides:
+    key, separator, text = override.partition('=')
+    if not separator or '.' not in key:
+      raise ConfigError('params_override', override, 'section.key=value')
+    try:
+      value = yaml.safe_load(text)
+    except yaml.YAMLError:
+      raise ConfigError(key, text, 'a YAML value') from None
+    changes: Any = value
+    for name in reversed(key.strip().split('.')):
+      changes = {name: changes}
+    values = _merge(values, changes)
+  return values
+
+
+def load_config(path: str, overrides: Iterable[str] = ()) -> Config:
+  """Reads a recipe (YAML) and applies overrides like `'train.epochs=3'`.
+
+  Raises:
+    ConfigError: the file or a value is not allowed; one line says why.
+  """
+  return from_dict(apply_overrides(read_yaml(path), overrides))

@@ -1,0 +1,151 @@
+import dataclasses
+import glob
+import os
+import re
+
+import pytest
+
+from efficientnet_advprop import config as config_lib
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def _load(*overrides):
+  return config_lib.from_dict(config_lib.apply_overrides({}, overrides))
+
+
+@pytest.mark.parametrize(
+  'override, message',
+  [
+    ('train.epoch=3', r'^train\.epoch: got 3; .*did you mean epochs\?'),
+    ('atack.epsilon=2', r'^atack: got .*did you mean attack\?'),
+    ('train.epochs=-1', r'^train\.epochs: got -1; .* above 0$'),
+    ('train.epochs=.nan', r'^train\.epochs: got nan; '),
+    ('train.batch_size=2.5', r'^train\.batch_size: got 2\.5; .*whole'),
+    ('train.batch_size=true', r'^train\.batch_size: got True; '),
+    ('attack.epsilon=big', r"^attack\.epsilon: got 'big'; .* 0 to 255$"),
+    ('attack.name=pdg', r'^attack\.name: .*did you mean pgd\?'),
+    ('data.flip=1', r'^data\.flip: got 1; allowed: true or false$'),
+    ('model.name=efficientnet-b9', r'^model\.name: .*efficientnet-b8'),
+    ('eval.tests.a.domain=adv', r'^eval\.tests\.a\.domain: .*adversarial'),
+    ('eval.tests.a.attack.epsilon=-1', r'^eval\.tests\.a\.attack\.eps'),
+    ('data.num_train_images=9', r'^train\.batch_size: got 4096; .*9$'),
+    ('train.epochs=null', r'^train\.epochs: got None; '),
+    ('train=3', r'^params_override: '),
+    ('train.epochs=[', r'^train\.epochs: '),
+  ],
+)
+def test_a_wrong_value_is_named_in_one_line(override, message):
+  with pytest.raises(config_lib.ConfigError, match=message) as caught:
+    _load(override)
+  assert '\n' not in str(caught.value)
+
+
+def test_yaml_round_trip_repeats_the_run(tmp_path):
+  config = _load(
+    'attack.epsilon=3', 'eval.tests.a.attack.name=gd', 'model.image_size=64'
+  )
+  path = tmp_path / 'config.yaml'
+  path.write_text(config_lib.to_yaml(config))
+  assert config_lib.load_config(str(path)) == config
+
+
+@pytest.mark.parametrize(
+  'epsilon, steps', [(0, 1), (1, 1), (2, 3), (3, 4), (4, 5), (6, 7)]
+)
+def test_attack_steps_follow_the_paper(epsilon, steps):
+  attack = config_lib.AttackConfig(epsilon=epsilon)
+  assert (attack.num_steps, attack.step_size) == (steps, 1)
+
+
+def test_fgsm_is_one_step_of_epsilon():
+  attack = config_lib.AttackConfig(name='fgsm', epsilon=8)
+  assert (attack.num_steps, attack.step_size) == (1, 8)
+  assert not attack.random_start
+  with pytest.raises(config_lib.ConfigError, match='ifgsm'):
+    config_lib.AttackConfig(name='fgsm', num_steps=3)
+
+
+def test_model_defaults_are_the_family_s():
+  model = _load('model.name=efficientnet-b7').model
+  assert (model.width_coefficient, model.depth_coefficient) == (2.0, 3.1)
+  assert (model.image_size, model.dropout_rate) == (600, 0.5)
+
+
+def test_recipes_inherit_and_remove(tmp_path):
+  (tmp_path / 'base.yaml').write_text(
+    'train: {epochs: 5, seed: 1}\n'
+    'eval: {tests: {one: {split: a}, two: {split: b}}}\n'
+  )
+  child = tmp_path / 'child.yaml'
+  child.write_text(
+    'base: base.yaml\ntrain: {epochs: 1e1}\neval: {tests: {one: null}}\n'
+  )
+  config = config_lib.load_config(str(child), ['train.seed=2'])
+  assert (config.train.epochs, config.train.seed) == (10, 2)
+  assert list(config.eval.tests) == ['two']
+
+
+@pytest.mark.parametrize(
+  'text, message',
+  [
+    ('base: x.yaml', 'not its own base'),
+    ('train: [', 'valid YAML'),
+    ('- 1', 'mapping of sections'),
+    ('train: 3', 'mapping of keys'),
+  ],
+)
+def test_a_broken_recipe_is_named_in_one_line(tmp_path, text, message):
+  path = tmp_path / 'x.yaml'
+  path.write_text(text)
+  with pytest.raises(config_lib.ConfigError, match=message) as caught:
+    config_lib.load_config(str(path))
+  assert '\n' not in str(caught.value)
+
+
+def test_a_missing_recipe_is_named():
+  with pytest.raises(config_lib.ConfigError, match='No such file'):
+    config_lib.load_config('nowhere.yaml')
+
+
+def test_overrides_may_hold_lists():
+  parsed = config_lib.parse_overrides('a.b=[1,2], c.d=x')
+  assert parsed == ('a.b=[1,2]', 'c.d=x')
+
+
+def _recipes():
+  return glob.glob(
+    os.path.join(_ROOT, 'hparams', '**', '*.yaml'), recursive=True
+  )
+
+
+def test_every_recipe_loads_and_says_what_to_expect():
+  assert len(_recipes()) >= 10
+  for path in _recipes():
+    config_lib.load_config(path)
+    with open(path, encoding='utf-8') as file:
+      header = file.read().split('\n\n')[0]
+    for word in ('python main.py', 'Cost:'):
+      assert word in header, f'{path} has no {word!r} in its header'
+
+
+def test_every_model_has_a_recipe():
+  for name in config_lib.MODEL_NAMES:
+    path = os.path.join(_ROOT, 'hparams', 'imagenet', f'{name}.yaml')
+    assert config_lib.load_config(path).model.name == name
+
+
+def test_every_field_is_read_somewhere():
+  sources = ''
+  pattern = os.path.join(_ROOT, 'efficientnet_advprop', '**', '*.py')
+  for path in glob.glob(pattern, recursive=True):
+    if not path.endswith('_test.py'):
+      with open(path, encoding='utf-8') as file:
+        sources += file.read()
+  sections = [
+    type(getattr(config_lib.Config(), field.name))
+    for field in dataclasses.fields(config_lib.Config)
+  ]
+  for section in (*sections, config_lib.TestConfig):
+    for field in dataclasses.fields(section):
+      assert re.search(rf'\.{field.name}\b', sources), (section, field.name)

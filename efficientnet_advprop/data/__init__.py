@@ -1,0 +1,1 @@
+"""From stored records to batches: find, order, decode, crop, augment, batch."""

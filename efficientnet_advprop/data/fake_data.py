@@ -1,0 +1,95 @@
+"""Draws tiny data sets for tests.
+
+The red and green of an image are constant and tell which image it is, through
+any crop, resize and flip. Its blue is noise, which shows what was done to it.
+"""
+
+from collections.abc import Sequence
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from efficientnet_advprop import config as config_lib
+
+_SIDE = 12
+
+
+def encoded_image(index: int, height: int = _SIDE, width: int = _SIDE) -> bytes:
+  """The PNG of image number `index`, below 256 * 256."""
+  pixels = np.empty([height, width, 3], np.uint8)
+  pixels[..., :2] = index % 256, index // 256
+  noise = np.random.default_rng(index)
+  pixels[..., 2] = noise.integers(0, 256, [height, width])
+  return tf.io.encode_png(pixels).numpy()
+
+
+def indices(images: tf.Tensor) -> list[int]:
+  """Which images float32 [batch, height, width, 3] in [-1, 1] shows."""
+  pixels = np.round((np.asarray(images) + 1) * 127.5).astype(int)[..., :2]
+  assert (pixels == pixels[:, :1, :1]).all()
+  return (pixels[:, 0, 0] @ [1, 256]).tolist()
+
+
+def example(encoded: bytes, label: int) -> bytes:
+  """A record of the ImageNet schema; `label` as in the file, from 1."""
+  image = tf.train.BytesList(value=[encoded])
+  number = tf.train.Int64List(value=[label])
+  features = {
+    'image/encoded': tf.train.Feature(bytes_list=image),
+    'image/class/label': tf.train.Feature(int64_list=number),
+  }
+  message = tf.train.Example(features=tf.train.Features(feature=features))
+  return message.SerializeToString()
+
+
+def write_shard(path: str, examples: Sequence[bytes]) -> None:
+  """Writes serialized examples to a TFRecord file."""
+  with tf.io.TFRecordWriter(os.fspath(path)) as writer:
+    for serialized in examples:
+      writer.write(serialized)
+
+
+def write_split(
+  directory: str, split: str, counts: Sequence[int], num_classes: int = 3
+) -> list[str]:
+  """Writes shards of `counts` images each, numbered from 0 on.
+
+  Image i has the label i % num_classes.
+
+  Returns:
+    The paths of the shards.
+  """
+  paths, index = [], 0
+  for shard, count in enumerate(counts):
+    name = f'{split}-{shard:05d}-of-{len(counts):05d}'
+    numbers = range(index, index + count)
+    path = os.path.join(directory, name)
+    write_shard(
+      path, [example(encoded_image(i), i % num_classes + 1) for i in numbers]
+    )
+    paths.append(path)
+    index += count
+  return paths
+
+
+def config(
+  directory: str, batch_size: int = 4, **data: object
+) -> config_lib.Config:
+  """A run on such a data set of 20 training and 7 validation images."""
+  defaults = {
+    'dir': os.fspath(directory),
+    'num_classes': 3,
+    'num_train_images': 20,
+    'num_eval_images': 7,
+    'augmentation': 'none',
+    'eval_crop_padding': 0,
+  }
+  return config_lib.from_dict(
+    {
+      'model': {'image_size': 8},
+      'data': {**defaults, **data},
+      'train': {'batch_size': batch_size, 'seed': 5},
+      'eval': {'batch_size': 4},
+    }
+  )

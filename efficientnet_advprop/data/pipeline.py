@@ -1,0 +1,320 @@
+"""Batches for training and evaluation.
+
+The order of training images is a pure function of (seed, epoch, position). In
+each epoch the files are permuted, read side by side, and their records are
+shuffled by a window. The stream runs on over the ends of epochs; every image
+comes once in each. A run that starts at step N skips whole epochs by
+arithmetic and the rest as encoded records.
+
+If the window holds the whole training set, or each image is a file, then all
+hosts share one order and take their own parts of each global batch, so that the
+batches do not depend on the number of hosts. Otherwise each host reads its own
+files.
+"""
+
+import functools
+import sys
+from typing import Any, Callable, Optional
+
+import tensorflow as tf
+
+from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.data import ordering
+from efficientnet_advprop.data import preprocessing
+from efficientnet_advprop.data import records
+from efficientnet_advprop.data import sources
+
+Batch = dict[str, tf.Tensor]
+
+_RAM_BUDGET_BYTES = 4 << 30
+# Images that are decoded in one go: errors are caught once for each of these.
+_MAX_CHUNK = 16
+# Nothing here needs it, and it would double the time to trace.
+_without_autograph = tf.autograph.experimental.do_not_convert
+
+
+def num_images(config: config_lib.Config, split: str) -> int:
+  """How many images a split holds.
+
+  Raises:
+    DataError: its files are missing or their number of images is wrong.
+  """
+  return _num_images(config.data, sources.find(config.data, split))
+
+
+def _num_images(config: config_lib.DataConfig, source: records.Source) -> int:
+  if source.counts is not None:
+    return sum(source.counts)
+  if source.name == config.train_split:
+    return config.num_train_images
+  if source.name == config.eval_split != sources.MINIVAL:
+    return config.num_eval_images
+  return sum(1 for _ in tf.data.TFRecordDataset(source.files).batch(1024))
+
+
+@_without_autograph
+def train_dataset(
+  config: config_lib.Config,
+  start_step: int = 0,
+  context: Optional[tf.distribute.InputContext] = None,
+  two_views: bool = False,
+) -> tf.data.Dataset:
+  """Training batches, one for each replica in turn, without end.
+
+  Args:
+    config: the run.
+    start_step: how many global batches have been used already.
+    context: this host's place among all, from
+      `strategy.distribute_datasets_from_function`; None for one replica.
+    two_views: also yield the augmented image beside the plain one, both from
+      the same crop.
+
+  Returns:
+    A dataset of dictionaries: `image`, float32 [batch, size, size, 3] in
+    [-1, 1]; `label`, int32 [batch]; `seed`, int32 [batch, 2], unlike any other
+    example's, from which all further randomness is to be drawn. With
+    `two_views`, `image` is not augmented and `augmented_image` is. The batch is
+    `train.batch_size` over the number of replicas.
+
+  Raises:
+    ConfigError: the batch size does not divide by the number of replicas.
+    DataError: files are missing, or hold an unexpected number of images. Later
+      problems are raised by the iterator; see `records.explain`.
+  """
+  place = ordering.place(context, config.train.batch_size, 'train.batch_size')
+  source = sources.find(config.data, config.data.train_split)
+  count = _num_images(config.data, source)
+  stream = ordering.training_order(source, count, start_step, place, config)
+  decode = functools.partial(_decode_for_training, source, config, two_views)
+  dataset = _decoded_batches(stream, source, decode, place.replica_batch)
+  limit = config.data.max_bad_records
+  finish = functools.partial(_finish_training, config.train.seed, limit > 0)
+  return _served(_check(dataset, limit).map(finish, tf.data.AUTOTUNE))
+
+
+@_without_autograph
+def eval_dataset(
+  config: config_lib.Config,
+  split: str,
+  context: Optional[tf.distribute.InputContext] = None,
+  batch_size: Optional[int] = None,
+) -> tf.data.Dataset:
+  """Each image of a split once, over all hosts and replicas.
+
+  Args:
+    config: the run.
+    split: of the data, or `minival`.
+    context: as for `train_dataset`.
+    batch_size: over all replicas; `eval.batch_size` if None.
+
+  Returns:
+    A dataset of dictionaries: `image`, float32 [batch, size, size, 3] in
+    [-1, 1]; `label`, int32 [batch]; `weight`, float32 [batch]: 1, or 0 for
+    those that only fill the last batches and for bad records that
+    `data.max_bad_records` allows. Every replica gets equally many batches.
+
+  Raises:
+    ConfigError: the batch size does not divide by the number of replicas.
+    DataError: files are missing, or hold an unexpected number of images. Later
+      problems are raised by the iterator; see `records.explain`.
+  """
+  place = ordering.place(
+    context, batch_size or config.eval.batch_size, 'eval.batch_size'
+  )
+  source = sources.find(config.data, split)
+  count = _num_images(config.data, source)
+  stream = ordering.evaluation_order(source, count, place)
+  decode = functools.partial(_decode_for_evaluation, source, config)
+  dataset = _decoded_batches(stream, source, decode, place.replica_batch)
+  dataset = _check(dataset, config.data.max_bad_records, count)
+  finish = functools.partial(_finish_evaluation, count)
+  return _served(dataset.map(finish, tf.data.AUTOTUNE))
+
+
+def _served(dataset: tf.data.Dataset) -> tf.data.Dataset:
+  options = tf.data.Options()
+  options.deterministic = True
+  options.autotune.ram_budget = _RAM_BUDGET_BYTES
+  # Hosts divide the data themselves.
+  options.experimental_distribute.auto_shard_policy = (
+    tf.data.experimental.AutoShardPolicy.OFF
+  )
+  return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+# --- One record -------------------------------------------------------------
+
+
+def _seeds(seed: int, positions: tf.Tensor) -> tf.Tensor:
+  """Seeds of examples, int32 [..., 2], from their positions."""
+  positions = tf.cast(positions % 2**31, tf.int32)
+  return tf.stack([tf.fill(tf.shape(positions), seed), positions], -1)
+
+
+def _decode_for_training(
+  source: records.Source,
+  config: config_lib.Config,
+  two_views: bool,
+  record: records.Record,
+) -> Batch:
+  data, size = config.data, config.model.image_size
+  seed = _seeds(config.train.seed, record['position'])
+  encoded, shape, label = records.parse(
+    source, preprocessing.image_shape, record
+  )
+  image = preprocessing.training_image(encoded, shape, seed, size, data)
+  augmented = preprocessing.augment(image, seed, data)
+  if two_views:
+    return {'image': image, 'augmented_image': augmented, 'label': label}
+  return {'image': augmented, 'label': label}
+
+
+def _decode_for_evaluation(
+  source: records.Source, config: config_lib.Config, record: records.Record
+) -> Batch:
+  encoded, shape, label = records.parse(
+    source, preprocessing.image_shape, record
+  )
+  image = preprocessing.evaluation_image(
+    encoded, config.model.image_size, config.data.eval_crop_padding, shape
+  )
+  return {'image': image, 'label': label}
+
+
+# --- Batches ----------------------------------------------------------------
+
+
+def _decoded_batches(
+  stream: tf.data.Dataset,
+  source: records.Source,
+  decode: Callable[[records.Record], Batch],
+  batch_size: int,
+) -> tf.data.Dataset:
+  """Decodes records in parallel and batches the results.
+
+  Adds `position` and `problem`, a string: empty, or why an image is blank.
+  """
+  size = max(n for n in range(1, _MAX_CHUNK + 1) if batch_size % n == 0)
+  findings = records.findings(source, preprocessing.image_shape)
+
+  def decode_one(record: records.Record) -> Batch:
+    return dict(decode(record), position=record['position'], problem='')
+
+  def decode_chunk(chunk: records.Record) -> tf.data.Dataset:
+    stored = tf.data.Dataset.from_tensor_slices(chunk)
+    decoded = stored.map(decode_one)
+    blank = {
+      key: tf.zeros(spec.shape, spec.dtype)
+      for key, spec in decoded.element_spec.items()
+    }
+
+    def fail(
+      finding: Callable[[records.Record], tf.Tensor], record: records.Record
+    ) -> Batch:
+      problem = finding(record)
+      return dict(blank, position=record['position'], problem=problem)
+
+    # Only if one of them fails does the chunk pay for telling which.
+    failures = [functools.partial(fail, finding) for finding in findings]
+    apart = stored.flat_map(
+      lambda record: records.attempt(record, decode_one, *failures)
+    )
+    both = decoded.batch(size, True).ignore_errors()
+    return both.concatenate(apart.batch(size, True)).take(1)
+
+  def join(chunks: Batch) -> Batch:
+    return {
+      key: tf.reshape(value, [batch_size, *value.shape[2:]])
+      for key, value in chunks.items()
+    }
+
+  # Every chunk gives one element, so that the order is that of the chunks for
+  # any number of them at a time.
+  chunks = stream.batch(size, True).interleave(
+    decode_chunk,
+    cycle_length=tf.data.AUTOTUNE,
+    num_parallel_calls=tf.data.AUTOTUNE,
+    deterministic=True,
+  )
+  return chunks.batch(batch_size // size, True).map(join)
+
+
+def _check(
+  dataset: tf.data.Dataset, limit: int, count: int = tf.int64.max
+) -> tf.data.Dataset:
+  """Replaces `problem` by `valid`, bool; stops after `limit` bad records.
+
+  Args:
+    dataset: of batches.
+    limit: how many bad records are only reported.
+    count: positions from here on are not counted.
+  """
+
+  def step(total: tf.Tensor, batch: Batch) -> Any:
+    problems = batch.pop('problem')
+    batch['valid'] = problems == ''
+    is_bad = ~batch['valid'] & (batch['position'] < count)
+    total += tf.math.count_nonzero(is_bad)
+    first = problems[tf.argmax(is_bad)]
+    if limit:
+      report = _report_all(tf.boolean_mask(problems, is_bad))
+      first = tf.strings.join([first, f' (data.max_bad_records={limit})'])
+    else:
+      report = tf.no_op()
+    with tf.control_dependencies([report]):
+      stop = records.require(total <= limit, first)
+    with tf.control_dependencies([stop]):
+      return total, {key: tf.identity(value) for key, value in batch.items()}
+
+  return dataset.scan(tf.constant(0, tf.int64), step)
+
+
+def _report_all(problems: tf.Tensor) -> tf.Operation:
+  """Writes a line for each bad record to the standard error."""
+
+  def report() -> tf.Operation:
+    lines = tf.strings.reduce_join(problems, separator='\nBad record: ')
+    # One scalar: tf.print would quote several.
+    lines = tf.strings.join(['Bad record: ', lines])
+    return tf.print(lines, output_stream=sys.stderr)
+
+  return tf.cond(tf.size(problems) > 0, report, tf.no_op)
+
+
+def _repair(batch: Batch) -> Batch:
+  """Puts the nearest good example before it in a bad one's place."""
+  valid = batch['valid']
+  rows = tf.range(valid.shape[0])
+  is_before = rows[:, tf.newaxis] >= rows[tf.newaxis]
+  good = tf.where(valid[tf.newaxis] & is_before, rows, -1)
+  nearest = tf.reduce_max(good, axis=1)
+  first = tf.argmax(valid, output_type=tf.int32)
+  nearest = tf.where(nearest < 0, first, nearest)
+  some = records.require(
+    tf.reduce_any(valid), 'no record of a whole batch can be used'
+  )
+  with tf.control_dependencies([some]):
+    return {
+      key: value if key == 'position' else tf.gather(value, nearest)
+      for key, value in batch.items()
+    }
+
+
+def _finish_training(seed: int, repairs: bool, batch: Batch) -> Batch:
+  if repairs:
+    is_good = tf.reduce_all(batch['valid'])
+    batch = tf.cond(is_good, lambda: batch, lambda: _repair(batch))
+  del batch['valid']
+  batch['seed'] = _seeds(seed, batch.pop('position'))
+  for key in {'image', 'augmented_image'} & set(batch):
+    batch[key] = preprocessing.normalize(batch[key])
+  return batch
+
+
+def _finish_evaluation(count: int, batch: Batch) -> Batch:
+  counts = batch['valid'] & (batch['position'] < count)
+  return {
+    'image': preprocessing.normalize(batch['image']),
+    'label': batch['label'],
+    'weight': tf.cast(counts, tf.float32),
+  }

@@ -1,0 +1,1 @@
+"""What a network scores, on clean images and others."""

@@ -1,0 +1,34 @@
+"""Results as tables for people."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+  """Aligns cells under a header, the first column to the left."""
+  lines: list[Sequence[str]] = [header, *rows]
+  widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+
+  def join(line: Sequence[str]) -> str:
+    cells = [line[0].ljust(widths[0])]
+    cells += [cell.rjust(width) for cell, width in zip(line[1:], widths[1:])]
+    return '  '.join(cells).rstrip()
+
+  rule = '  '.join('-' * width for width in widths)
+  return '\n'.join([join(header), rule, *map(join, rows)])
+
+
+def format_results(results: Mapping[str, Mapping[str, Any]]) -> str:
+  """One row for each test: name, norms, top-1 and top-5 in percent, images."""
+  header = 'test', 'norms', 'top-1 %', 'top-5 %', 'images'
+  rows = [
+    (
+      name,
+      result['domain'],
+      f'{100 * result["top_1_accuracy"]:.2f}',
+      f'{100 * result["top_5_accuracy"]:.2f}',
+      str(result['num_examples']),
+    )
+    for name, result in results.items()
+  ]
+  return format_table(header, rows)

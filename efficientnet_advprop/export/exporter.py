@@ -1,0 +1,142 @@
+"""One export: write the files, verify them, then make them known."""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import os
+from typing import Optional
+
+import tensorflow as tf
+
+from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.data import records
+from efficientnet_advprop.export import samples
+from efficientnet_advprop.export import saved_model
+from efficientnet_advprop.export import tflite
+from efficientnet_advprop.export import verify
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+  """What an export has written.
+
+  Attributes:
+    version: the folder for TF Serving.
+    tflite: the path of the TFLite file, if there is one.
+    report_path: of the agreement report.
+    report: its figures; `report.table()` is text for the user.
+  """
+
+  version: str
+  tflite: Optional[str]
+  report_path: str
+  report: verify.Report
+
+
+def export(
+  config: config_lib.Config, checkpoint: str, export_dir: str
+) -> Exported:
+  """Exports the network of a checkpoint as a new, verified version.
+
+  The version holds the SavedModel, `labels.txt`, `agreement.json` and, if
+  `export.tflite` says so, `model.tflite`. All files are compared with the
+  trained network on images of `data.eval_split` before the version appears
+  under its number.
+
+  Args:
+    config: of the run.
+    checkpoint: as `checkpoints.restore` takes it.
+    export_dir: the model's base folder on the server.
+
+  Returns:
+    Paths and figures.
+
+  Raises:
+    DataError: the images for the comparison cannot be read.
+    ExportError: nothing can be written, or a file does not agree with the
+      network. Nothing is left behind.
+  """
+  names = saved_model.checked_class_names(
+    samples.class_names(config), config.data.num_classes
+  )
+  model, step = saved_model.restored_model(config, checkpoint)
+  # The network as it was trained, with all its norms.
+  trained, _ = saved_model.restored_model(
+    config, checkpoint, config.auxiliary_domains
+  )
+  variant = config.export.tflite
+  facts = {
+    'model': config.model.name,
+    'checkpoint': checkpoint,
+    'step': step,
+    'weights': config.eval.weights,
+    'split': config.data.eval_split,
+  }
+  with saved_model.incomplete_version(export_dir) as folder:
+    saved_model.write_saved_model(model, config, names, folder)
+    readers = verify.saved_model_readers(folder)
+    if variant != 'none':
+      readers[_tflite_name(variant)] = _write_tflite(model, config, folder)
+    report = _compare(config, trained, readers)
+    report.check()
+    with saved_model.writing(export_dir):
+      verify.write_report(folder, report, facts)
+    version = saved_model.publish(folder)
+  has_tflite = variant != 'none'
+  return Exported(
+    version=version,
+    tflite=os.path.join(version, tflite.FILE_NAME) if has_tflite else None,
+    report_path=os.path.join(version, verify.REPORT_FILE),
+    report=report,
+  )
+
+
+def _write_tflite(
+  model: tf.keras.Model, config: config_lib.Config, folder: str
+) -> verify.Reader:
+  """Writes the TFLite file and returns its reader."""
+  variant, images = config.export.tflite, None
+  if variant == 'int8':
+    split = config.data.train_split
+    dataset = samples.samples(config, split, config.export.calibration_images)
+    with _reading(split):
+      images = [example['image'] for example in dataset.as_numpy_iterator()]
+  content = tflite.convert(model, variant, images)
+  with saved_model.writing(os.path.dirname(folder)):
+    path = os.path.join(folder, tflite.FILE_NAME)
+    with tf.io.gfile.GFile(path, 'wb') as file:
+      file.write(content)
+  reader = tflite.Reader(content)
+  return lambda images, encoded: reader(images)
+
+
+def _compare(
+  config: config_lib.Config,
+  trained: tf.keras.Model,
+  readers: dict[str, verify.Reader],
+) -> verify.Report:
+  split, variant = config.data.eval_split, config.export.tflite
+  allowed_drops = {}
+  if variant not in tflite.EXACT_VARIANTS:
+    allowed_drops[_tflite_name(variant)] = config.export.max_accuracy_drop
+  images = samples.samples(config, split, config.export.verified_images)
+  with _reading(split):
+    return verify.compare(
+      verify.network_reader(trained), readers, images, allowed_drops
+    )
+
+
+def _tflite_name(variant: str) -> str:
+  return f'TFLite {variant}'
+
+
+@contextlib.contextmanager
+def _reading(split: str) -> Iterator[None]:
+  """Turns what a damaged image causes into a DataError."""
+  try:
+    yield
+  except tf.errors.OpError as error:
+    reason = error.message.splitlines()[0]
+    raise records.DataError(
+      f'{split}: an image cannot be read: {reason}'
+    ) from error

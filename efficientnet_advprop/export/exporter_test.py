@@ -1,0 +1,117 @@
+import dataclasses
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from efficientnet_advprop import export as export_lib
+from efficientnet_advprop.data import records
+from efficientnet_advprop.export import fake_network
+from efficientnet_advprop.export import samples
+from efficientnet_advprop.export import tflite
+
+
+def _with(config, **export):
+  section = dataclasses.replace(config.export, **export)
+  return dataclasses.replace(config, export=section)
+
+
+@pytest.fixture(scope='module')
+def exported(config, model_dir, tmp_path_factory):
+  directory = os.fspath(tmp_path_factory.mktemp('exported'))
+  settings = _with(config, tflite='float16', verified_images=6)
+  return export_lib.export(settings, model_dir, directory)
+
+
+def test_version_holds_verified_files(exported, model_dir):
+  names = set(os.listdir(exported.version))
+  assert {
+    'saved_model.pb', 'labels.txt', 'model.tflite', 'agreement.json'
+  } <= names  # fmt: skip
+  labels = pathlib.Path(exported.version, 'labels.txt').read_text()
+  assert labels.splitlines() == fake_network.CLASS_NAMES
+  report = json.loads(pathlib.Path(exported.report_path).read_text())
+  assert report['num_images'] == 6
+  assert report['step'] == fake_network.STEP
+  assert report['checkpoint'] == model_dir
+  assert [row['reader'] for row in report['readers']] == [
+    'SavedModel serving_default',
+    'SavedModel encoded_images',
+    'TFLite float16',
+  ]
+  for row in report['readers'][:2]:
+    assert row['max_difference'] <= 1e-5
+    assert row['equal_top_1'] == 1
+  assert 'TFLite float16' in exported.report.table()
+
+
+def test_a_bad_file_prevents_the_version(
+  config, model_dir, tmp_path, monkeypatch
+):
+  def convert(model, variant, calibration=None):
+    model.classifier.bias.assign_add([50.0, 0.0, 0.0])
+    return real_convert(model, variant, calibration)
+
+  real_convert = tflite.convert
+  monkeypatch.setattr(tflite, 'convert', convert)
+  settings = _with(config, tflite='dynamic', max_accuracy_drop=10)
+  with pytest.raises(export_lib.ExportError, match='TFLite dynamic loses'):
+    export_lib.export(settings, model_dir, os.fspath(tmp_path))
+  assert not list(tmp_path.iterdir())
+
+
+def test_int8_is_calibrated_and_measured(config, model_dir, tmp_path):
+  settings = _with(
+    config, tflite='int8', max_accuracy_drop=100, calibration_images=6
+  )
+  exported = export_lib.export(settings, model_dir, os.fspath(tmp_path))
+  row = exported.report.readers[-1]
+  assert row.reader == 'TFLite int8'
+  assert row.allowed_drop == 100
+  assert 0 < row.max_difference < 1
+  assert os.path.exists(exported.tflite)
+
+
+def test_samples_come_from_all_classes(config):
+  found = list(samples.samples(config, 'validation', 3).as_numpy_iterator())
+  assert sorted(example['label'] for example in found) == [0, 1, 2]
+  image = found[0]['image']
+  assert image.shape == (32, 32, 3)
+  assert np.min(image) >= -1 and np.max(image) <= 1
+  every = samples.samples(config, 'validation', 100)
+  assert len({e['encoded'] for e in every.as_numpy_iterator()}) == 12
+
+
+def test_class_names(config, tmp_path):
+  assert samples.class_names(config) == fake_network.CLASS_NAMES
+  record = tf.train.Example().SerializeToString()
+  with tf.io.TFRecordWriter(
+    os.fspath(tmp_path / 'validation-00000-of-00001')
+  ) as writer:
+    writer.write(record)
+  data = dataclasses.replace(
+    config.data, dir=os.fspath(tmp_path), num_eval_images=1
+  )
+  bare = dataclasses.replace(config, data=data)
+  assert samples.class_names(bare) is None
+  (tmp_path / 'labels.txt').write_text('a\nb\nc\n')
+  assert samples.class_names(bare) == ['a', 'b', 'c']
+
+
+def test_damaged_image(config, model_dir, tmp_path):
+  for index, name in enumerate(fake_network.CLASS_NAMES):
+    folder = tmp_path / 'validation' / name
+    folder.mkdir(parents=True)
+    (folder / f'{index}.png').write_bytes(b'no image')
+  data = dataclasses.replace(
+    config.data, dir=os.fspath(tmp_path), num_eval_images=3
+  )
+  settings = dataclasses.replace(config, data=data)
+  target = tmp_path / 'export'
+  with pytest.raises(records.DataError, match='validation: ') as caught:
+    export_lib.export(settings, model_dir, os.fspath(target))
+  assert len(str(caught.value).splitlines()) == 1
+  assert not list(target.iterdir())

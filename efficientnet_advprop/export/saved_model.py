@@ -1,0 +1,305 @@
+"""SavedModels for TF Serving: main norms only, two signatures, warm-up.
+
+A version is written under a temporary name that a server does not look at and
+renamed when it is whole.
+"""
+
+from collections.abc import Iterator, Sequence
+import contextlib
+import os
+import time
+from typing import Optional
+import uuid
+
+from absl import logging
+import tensorflow as tf
+
+from efficientnet_advprop import checkpoints
+from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import models
+from efficientnet_advprop.data import preprocessing
+from efficientnet_advprop.export import warmup
+
+# The signatures' names, and of what they take and give.
+FLOAT_SIGNATURE = 'serving_default'
+BYTES_SIGNATURE = 'encoded_images'
+IMAGES = 'images'
+# Vertex AI takes base64 only for inputs whose names end in `_bytes`.
+IMAGE_BYTES = 'image_bytes'
+
+LABELS_FILE = 'labels.txt'
+_TOP_K = 5
+_MAGIC_NUMBERS = (b'\xff\xd8\xff', b'\x89PNG', b'GIF8', b'BM')
+
+
+class ExportError(ValueError):
+  """An export that cannot be made or must not be used; one line says why."""
+
+
+class ServingModule(tf.Module):
+  """What is exported: the variables of one network and its signatures.
+
+  The network itself stays outside of it: Keras would otherwise trace and write
+  every layer once more.
+  """
+
+  def __init__(
+    self,
+    model: tf.keras.Model,
+    data_config: config_lib.DataConfig,
+    class_names: Sequence[str],
+  ):
+    """Creates the signatures.
+
+    Args:
+      model: a network without auxiliary domains, in float32.
+      data_config: how images are cropped.
+      class_names: one for each logit.
+    """
+    super().__init__(name='serving')
+    self.weights = list(model.variables)
+    class_names = list(class_names)
+    size = model.model_config.image_size
+    num_top = min(_TOP_K, len(class_names))
+
+    def classify(images: tf.Tensor) -> dict[str, tf.Tensor]:
+      logits = model(images, training=False)
+      return {'logits': logits, 'probabilities': tf.nn.softmax(logits)}
+
+    def classify_encoded(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+      def decode(encoded: tf.Tensor) -> tf.Tensor:
+        return preprocessing.evaluation_image(
+          encoded, size, data_config.eval_crop_padding
+        )
+
+      with tf.control_dependencies([check_encoded(image_bytes)]):
+        image_bytes = tf.identity(image_bytes)
+      images = tf.map_fn(
+        decode,
+        image_bytes,
+        fn_output_signature=tf.TensorSpec([size, size, 3], tf.float32),
+      )
+      outputs = classify(preprocessing.normalize(images))
+      top = tf.math.top_k(outputs['probabilities'], num_top)
+      return {
+        **outputs,
+        'top_classes': tf.gather(tf.constant(class_names), top.indices),
+        'top_indices': top.indices,
+        'top_probabilities': top.values,
+      }
+
+    self.classify = tf.function(
+      classify,
+      input_signature=[
+        tf.TensorSpec([None, size, size, 3], tf.float32, IMAGES)
+      ],
+    )
+    self.classify_encoded = tf.function(
+      classify_encoded,
+      input_signature=[tf.TensorSpec([None], tf.string, IMAGE_BYTES)],
+    )
+
+
+def check_encoded(image_bytes: tf.Tensor) -> tf.Operation:
+  """Fails if one of the strings [batch] does not begin like an image file."""
+  known = tf.zeros_like(image_bytes, tf.bool)
+  for magic in _MAGIC_NUMBERS:
+    known |= tf.strings.substr(image_bytes, 0, len(magic)) == magic
+  unknown = tf.boolean_mask(tf.range(tf.size(image_bytes)), ~known)
+  places = tf.strings.reduce_join(tf.strings.as_string(unknown), separator=', ')
+  problem = tf.strings.join(
+    ['not a JPEG, PNG, GIF or BMP file: image_bytes at index ', places]
+  )
+  return tf.debugging.Assert(tf.reduce_all(known), [problem])
+
+
+def restored_model(
+  config: config_lib.Config,
+  checkpoint: str,
+  auxiliary_domains: Sequence[str] = (),
+) -> tuple[tf.keras.Model, int]:
+  """Creates the network in float32 with the weights of a checkpoint.
+
+  Args:
+    config: of the run.
+    checkpoint: as `checkpoints.restore` takes it.
+    auxiliary_domains: whose norms the network has beside the main ones.
+
+  Returns:
+    The network, and the step after which the checkpoint was written.
+
+  Raises:
+    ExportError: there is no checkpoint, or not one of this network.
+  """
+  policy = tf.keras.mixed_precision.global_policy()
+  tf.keras.mixed_precision.set_global_policy('float32')
+  try:
+    model = models.create_model(
+      config.model, config.data.num_classes, auxiliary_domains
+    )
+  finally:
+    tf.keras.mixed_precision.set_global_policy(policy)
+  try:
+    step = checkpoints.restore(model, checkpoint, config.eval.weights)
+  except checkpoints.CheckpointError as error:
+    raise ExportError(f'nothing to export: {error}') from error
+  return model, step
+
+
+def checked_class_names(
+  class_names: Optional[Sequence[str]], num_classes: int
+) -> list[str]:
+  """Returns one name for each class: those given, or else the numbers.
+
+  Raises:
+    ExportError: there are more or fewer, or one would not fit on a line.
+  """
+  if class_names is None:
+    return [str(index) for index in range(num_classes)]
+  if len(class_names) != num_classes:
+    raise ExportError(
+      f'class_names: got {len(class_names)} names for {num_classes} classes'
+    )
+  for name in class_names:
+    if len(name.splitlines()) != 1:
+      raise ExportError(f'class_names: {name!r} is not one line of text')
+  return list(class_names)
+
+
+@contextlib.contextmanager
+def writing(export_dir: str) -> Iterator[None]:
+  """Turns what the file system refuses into an ExportError."""
+  try:
+    yield
+  except OSError as error:
+    reason = error.strerror or str(error)
+    raise ExportError(
+      f'{export_dir}: cannot be written to: {reason}'
+    ) from error
+  except tf.errors.OpError as error:
+    reason = error.message.splitlines()[0]
+    raise ExportError(
+      f'{export_dir}: cannot be written to: {reason}'
+    ) from error
+
+
+@contextlib.contextmanager
+def incomplete_version(export_dir: str) -> Iterator[str]:
+  """Yields a folder for a version that `publish` makes known when it is whole.
+
+  If that does not come about, nothing of it is left behind.
+
+  Raises:
+    ExportError: the folder cannot be made.
+  """
+  # A server looks only at folders whose names are numbers.
+  folder = os.path.join(export_dir, f'incomplete-{uuid.uuid4().hex}')
+  try:
+    with writing(export_dir):
+      tf.io.gfile.makedirs(folder)
+    yield folder
+  finally:
+    if tf.io.gfile.exists(folder):
+      tf.io.gfile.rmtree(folder)
+
+
+def publish(folder: str) -> str:
+  """Renames a whole version to its number and returns the new path.
+
+  The number is the time in seconds, so that not even the number of a deleted
+  version comes again, or the next one above the newest if that is later.
+  """
+  export_dir = os.path.dirname(folder)
+  with writing(export_dir):
+    names = [name.rstrip('/') for name in tf.io.gfile.listdir(export_dir)]
+    newest = max((int(name) for name in names if name.isdigit()), default=0)
+    path = os.path.join(export_dir, str(max(int(time.time()), newest + 1)))
+    tf.io.gfile.rename(folder, path)
+  return path
+
+
+def write_saved_model(
+  model: tf.keras.Model,
+  config: config_lib.Config,
+  class_names: Sequence[str],
+  directory: str,
+) -> None:
+  """Writes the SavedModel, its labels and its warm-up requests.
+
+  Args:
+    model: see `restored_model`, without auxiliary domains.
+    config: of the run.
+    class_names: one for each class.
+    directory: is there, and empty.
+
+  Raises:
+    ExportError: it cannot be written to.
+  """
+  module = ServingModule(model, config.data, class_names)
+  signatures = {
+    FLOAT_SIGNATURE: module.classify,
+    BYTES_SIGNATURE: module.classify_encoded,
+  }
+  size = config.model.image_size
+  picture = tf.io.encode_jpeg(tf.fill([size, size, 3], tf.cast(128, tf.uint8)))
+  # One value fills the whole tensor of a request.
+  images = tf.make_tensor_proto(0.0, tf.float32, [1, size, size, 3])
+  encoded = tf.make_tensor_proto([picture.numpy()], tf.string)
+  requests = [
+    (FLOAT_SIGNATURE, {IMAGES: images}),
+    (BYTES_SIGNATURE, {IMAGE_BYTES: encoded}),
+  ]
+  with writing(os.path.dirname(directory)):
+    with _quiet():
+      tf.saved_model.save(module, directory, signatures)
+    warmup.write(directory, config.model.name, requests)
+    write_labels(directory, class_names)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Hides TensorFlow's notes on names and paths, which alarm for nothing."""
+  levels = logging.get_verbosity(), tf.get_logger().level
+  logging.set_verbosity(logging.WARNING)
+  tf.get_logger().setLevel('WARNING')
+  try:
+    yield
+  finally:
+    logging.set_verbosity(levels[0])
+    tf.get_logger().setLevel(levels[1])
+
+
+def write_labels(directory: str, class_names: Sequence[str]) -> None:
+  """Writes the names of the classes, one a line, in the order of the logits."""
+  path = os.path.join(directory, LABELS_FILE)
+  with tf.io.gfile.GFile(path, 'w') as file:
+    file.write(''.join(f'{name}\n' for name in class_names))
+
+
+def export_saved_model(
+  config: config_lib.Config,
+  checkpoint: str,
+  export_dir: str,
+  class_names: Optional[Sequence[str]] = None,
+) -> str:
+  """Writes the network of a checkpoint as a new version for TF Serving.
+
+  Args:
+    config: of the run; `model`, `data` and `eval.weights` count.
+    checkpoint: a model_dir, its `checkpoints` folder, or the path of one
+      checkpoint without the suffixes of its files.
+    export_dir: the model's base folder on the server.
+    class_names: one for each class; None: their numbers.
+
+  Returns:
+    The version's folder, `<export_dir>/<version>`.
+
+  Raises:
+    ExportError: there is no such checkpoint, the names do not fit, or the
+      folder cannot be written to. Nothing is left behind.
+  """
+  names = checked_class_names(class_names, config.data.num_classes)
+  model, _ = restored_model(config, checkpoint)
+  with incomplete_version(export_dir) as folder:
+    write_saved_model(model, config, names, folder)
+    return publish(folder)

@@ -1,0 +1,196 @@
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from efficientnet_advprop import models
+from efficientnet_advprop.data import preprocessing
+from efficientnet_advprop.export import fake_network
+from efficientnet_advprop.export import saved_model
+
+ExportError = saved_model.ExportError
+
+
+@pytest.fixture(scope='module')
+def signatures(version):
+  loaded = tf.saved_model.load(version)
+  yield loaded.signatures
+  del loaded  # Owns the variables.
+
+
+def _images(encoded):
+  images = [preprocessing.evaluation_image(e, 32, 32) for e in encoded]
+  return preprocessing.normalize(tf.stack(images))
+
+
+def _assert_equal(actual, expected):
+  # Both computed in float32, in different orders.
+  tolerance = 1e-5 * np.max(np.abs(expected))
+  np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance)
+
+
+def test_only_main_variables_are_in_the_file(config, version):
+  path = os.path.join(version, 'variables', 'variables')
+  saved = [
+    tuple(shape)
+    for name, shape in tf.train.list_variables(path)
+    if name.startswith('weights/')
+  ]
+  plain = models.create_model(config.model, 3, ())
+  expected = [tuple(variable.shape) for variable in plain.variables]
+  assert sorted(saved) == sorted(expected)
+  graph = pathlib.Path(version, 'saved_model.pb').read_bytes()
+  assert b'efficientnet' in graph
+  assert b'adversarial' not in graph
+
+
+@pytest.mark.parametrize('batch_size', [1, 5])
+def test_float_signature_is_the_averaged_network(
+  network, signatures, encoded, batch_size
+):
+  images = _images(encoded[-batch_size:])
+  outputs = signatures['serving_default'](images=images)
+  assert set(outputs) == {'logits', 'probabilities'}
+  logits = network(images, training=False)
+  _assert_equal(outputs['logits'], logits)
+  np.testing.assert_allclose(
+    outputs['probabilities'], tf.nn.softmax(logits), atol=1e-6
+  )
+
+
+@pytest.mark.parametrize('batch_size', [1, 12])
+def test_bytes_signature_prepares_and_names(
+  network, signatures, encoded, batch_size
+):
+  encoded = encoded[:batch_size]
+  outputs = signatures['encoded_images'](image_bytes=tf.constant(encoded))
+  logits = network(_images(encoded), training=False)
+  _assert_equal(outputs['logits'], logits)
+  probabilities = tf.nn.softmax(logits).numpy()
+  order = np.argsort(-probabilities, axis=1)
+  names = np.array(fake_network.CLASS_NAMES)[order]
+  np.testing.assert_array_equal(outputs['top_indices'], order)
+  np.testing.assert_array_equal(
+    outputs['top_classes'].numpy().astype(str), names
+  )
+  np.testing.assert_allclose(
+    outputs['top_probabilities'], -np.sort(-probabilities), atol=1e-6
+  )
+
+
+def test_undecodable_images_fail_their_request_alone(signatures, encoded):
+  classify = signatures['encoded_images']
+  good = encoded[0]
+  for bad in (b'', b'no image'):
+    with pytest.raises(
+      tf.errors.InvalidArgumentError,
+      match='not a JPEG, PNG, GIF or BMP file: image_bytes at index 1, 2',
+    ):
+      classify(image_bytes=tf.constant([good, bad, bad]))
+  for cut in (good[: len(good) // 2], encoded[1][: len(encoded[1]) // 2]):
+    with pytest.raises(tf.errors.InvalidArgumentError, match='Invalid'):
+      classify(image_bytes=tf.constant([good, cut]))
+  classify(image_bytes=tf.constant([good]))
+
+
+def test_raw_weights_can_be_exported(config, model_dir, network):
+  values = {'weights': 'raw'}
+  raw = config.__class__(
+    **{**config.__dict__, 'eval': config.eval.__class__(**values)}
+  )
+  model, step = saved_model.restored_model(raw, model_dir)
+  assert step == fake_network.STEP
+  images = tf.zeros([1, 32, 32, 3])
+  assert np.max(np.abs(model(images) - network(images))) > 0.01
+
+
+def test_mixed_precision_does_not_reach_the_export(config, model_dir):
+  tf.keras.mixed_precision.set_global_policy('mixed_bfloat16')
+  try:
+    model, _ = saved_model.restored_model(config, model_dir)
+    policy = tf.keras.mixed_precision.global_policy().name
+  finally:
+    tf.keras.mixed_precision.set_global_policy('float32')
+  assert policy == 'mixed_bfloat16'
+  assert model.blocks[0].project.compute_dtype == 'float32'
+
+
+def test_version_numbers_are_never_reused(tmp_path):
+  def publish():
+    with saved_model.incomplete_version(os.fspath(tmp_path)) as folder:
+      return saved_model.publish(folder)
+
+  first = publish()
+  second = publish()
+  assert int(os.path.basename(second)) > int(os.path.basename(first))
+  os.rmdir(second)
+  (tmp_path / '99999999999').mkdir()
+  assert publish() == os.fspath(tmp_path / '100000000000')
+
+
+def test_failed_version_leaves_nothing(tmp_path):
+  version = saved_model.incomplete_version(os.fspath(tmp_path))
+  with pytest.raises(KeyError), version as folder:
+    pathlib.Path(folder, 'part').write_text('x')
+    raise KeyError('x')
+  assert not list(tmp_path.iterdir())
+
+
+def test_missing_checkpoint(config, tmp_path):
+  target = tmp_path / 'export'
+  with pytest.raises(ExportError, match='no checkpoint found') as caught:
+    saved_model.export_saved_model(
+      config, os.fspath(tmp_path), os.fspath(target)
+    )
+  assert len(str(caught.value).splitlines()) == 1
+  assert not target.exists()
+
+
+@pytest.mark.parametrize('names', [['a', 'b'], ['a', 'b', 'c\nd']])
+def test_class_names_must_fit(config, model_dir, tmp_path, names):
+  with pytest.raises(ExportError, match='class_names'):
+    saved_model.export_saved_model(
+      config, model_dir, os.fspath(tmp_path), names
+    )
+
+
+def test_unwritable_folder(tmp_path):
+  (tmp_path / 'file').write_text('')
+  export_dir = os.fspath(tmp_path / 'file' / 'export')
+  version = saved_model.incomplete_version(export_dir)
+  with pytest.raises(ExportError, match='cannot be written to') as caught:
+    version.__enter__()
+  assert len(str(caught.value).splitlines()) == 1
+
+
+def test_full_disk_leaves_nothing(config, model_dir, tmp_path):
+  # The system refuses to let any file grow further, as a full disk does.
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+  try:
+    with pytest.raises(ExportError, match='cannot be written to'):
+      saved_model.export_saved_model(
+        config, model_dir, os.fspath(tmp_path), fake_network.CLASS_NAMES
+      )
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert not list(tmp_path.iterdir())
+
+
+def test_saved_model_cli_runs_it(network, version, tmp_path):
+  images = np.full([2, 32, 32, 3], 0.25, np.float32)
+  np.save(tmp_path / 'images.npy', images)
+  command = 'from tensorflow.python.tools import saved_model_cli as cli'
+  arguments = ['run', '--dir', version, '--tag_set', 'serve']
+  arguments += ['--signature_def', 'serving_default']
+  arguments += ['--inputs', f'images={tmp_path / "images.npy"}']
+  arguments += ['--outdir', os.fspath(tmp_path)]
+  subprocess.run(
+    [sys.executable, '-c', f'{command}; cli.main()', *arguments], check=True
+  )
+  _assert_equal(np.load(tmp_path / 'logits.npy'), network(images))

@@ -1,0 +1,116 @@
+"""TFLite files of a network, and running them.
+
+The batch is always one image: a file with a free batch never reaches the fast
+kernels (XNNPACK) and is slower by more than half.
+"""
+
+from collections.abc import Iterable, Iterator
+import contextlib
+from typing import Any, Callable, Optional
+import warnings
+
+import numpy as np
+import tensorflow as tf
+
+# Files whose arithmetic is the network's own. The others must prove their
+# accuracy.
+EXACT_VARIANTS = ('float32',)
+FILE_NAME = 'model.tflite'
+
+Images = Iterable[np.ndarray]
+
+
+def convert(
+  model: tf.keras.Model, variant: str, calibration: Optional[Images] = None
+) -> bytes:
+  """Converts a network to TFLite.
+
+  Args:
+    model: a network without auxiliary domains, in float32.
+    variant: `float32`; `float16`, whose weights take half the space; `dynamic`,
+      with int8 weights and float activations; `int8`, with int8 weights (a
+      scale for each channel) and activations. Inputs and outputs are always
+      float32.
+    calibration: for `int8`, training images, float32 [size, size, 3] in
+      [-1, 1], from which the ranges of the activations are taken.
+
+  Returns:
+    The file. Its signature takes `images`, float32 [1, size, size, 3] in
+    [-1, 1], and returns `probabilities`, float32 [1, classes].
+  """
+  module, function = _serving_function(model)
+  converter = tf.lite.TFLiteConverter.from_concrete_functions(
+    [function], module
+  )
+  if variant != 'float32':
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+  if variant == 'float16':
+    converter.target_spec.supported_types = [tf.float16]
+  if variant == 'int8':
+    converter.representative_dataset = _representative(calibration)
+  with quiet():
+    return converter.convert()
+
+
+def _serving_function(model: tf.keras.Model) -> Any:
+  """A module with the variables, and the function to convert.
+
+  NOTE: given the network itself, the converter has Keras trace every layer,
+  which takes far longer than the conversion.
+  """
+  size = model.model_config.image_size
+  module = tf.Module()
+  module.weights = list(model.variables)
+
+  @tf.function(
+    input_signature=[tf.TensorSpec([1, size, size, 3], tf.float32, 'images')]
+  )
+  def classify(images: tf.Tensor) -> Any:
+    logits = model(images, training=False)
+    return {'probabilities': tf.nn.softmax(logits)}
+
+  module.classify = classify
+  return module, classify.get_concrete_function()
+
+
+def _representative(
+  calibration: Optional[Images],
+) -> Callable[[], Iterator[list[np.ndarray]]]:
+  images = [] if calibration is None else list(calibration)
+  if not images:
+    raise ValueError('int8 needs calibration images')
+  return lambda: ([image[np.newaxis]] for image in images)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+  """Hides the warnings that TFLite is to leave TensorFlow."""
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore', UserWarning)
+    warnings.simplefilter('ignore', DeprecationWarning)
+    yield
+
+
+class Reader:
+  """Runs a TFLite file, one image at a time."""
+
+  def __init__(self, content: bytes, num_threads: int = 1):
+    with quiet():
+      interpreter = tf.lite.Interpreter(
+        model_content=content, num_threads=num_threads
+      )
+    interpreter.allocate_tensors()
+    self._interpreter = interpreter
+    self._input = interpreter.get_input_details()[0]['index']
+    self._output = interpreter.get_output_details()[0]['index']
+
+  def __call__(self, images: np.ndarray) -> np.ndarray:
+    """Returns probabilities, float32 [batch, classes], of images in [-1, 1]."""
+    return np.concatenate([self._classify(image) for image in images])
+
+  def _classify(self, image: np.ndarray) -> np.ndarray:
+    # NOTE: a signature runner would prepare the file anew for each image,
+    # which takes as long as running it.
+    self._interpreter.set_tensor(self._input, image[np.newaxis])
+    self._interpreter.invoke()
+    return self._interpreter.get_tensor(self._output)

@@ -1,0 +1,309 @@
+"""Faster roads through the same mathematics, for a processor that runs XLA.
+
+Every function here equals a composition of plain TensorFlow operations to
+float32 summation error. What it saves is passes over memory, which bound the
+speed of these networks on a CPU, or a slow kernel of a library.
+"""
+
+from collections.abc import Sequence
+import functools
+from typing import Any, Callable
+
+import tensorflow as tf
+
+# Rows that are added up one by one, in code without a loop, before a reduction.
+# XLA reduces a matrix to its columns' sums slowly, but adds up fast.
+_MOST_ROWS = 16
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+  """Compiles a function by XLA, once for every shape of its arguments."""
+  compiled = tf.function(function, jit_compile=True, autograph=False)
+
+  @functools.wraps(function)
+  def run(*arguments: tf.Tensor) -> Any:
+    # Called itself, it would log warnings about tracing many shapes.
+    return compiled.get_concrete_function(*arguments)(*arguments)
+
+  return run
+
+
+def normalized_swish(
+  inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+  """Batch normalization in training mode, and swish behind it.
+
+  Backward it starts from `inputs` again, so that the normalized values are
+  never stored: two reads and a write of a layer forward, four and one backward.
+
+  Args:
+    inputs: [batch, height, width, channels], of a static shape.
+    gamma: float32 [channels].
+    beta: float32 [channels].
+    epsilon: added to the variance.
+
+  Returns:
+    Outputs like `inputs`; the batch's mean and biased variance, float32
+    [channels], which carry no gradient.
+  """
+  count = float(inputs.shape.num_elements() // inputs.shape[-1])
+
+  @tf.custom_gradient
+  def run(inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Any:
+    mean, variance = _moments(inputs)
+    inverse = tf.math.rsqrt(variance + epsilon)
+    scale = gamma * inverse
+    affine = mean, scale, beta
+
+    def gradient(upstream: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, ...]:
+      sums, products = _swish_sums(inputs, upstream, *affine)
+      slope = scale * inverse**2 * products / count
+      towards_inputs = _swish_gradient(
+        inputs, upstream, *affine, slope, scale * sums / count
+      )
+      return towards_inputs, inverse * products, sums
+
+    return (_affine_swish(inputs, *affine), mean, variance), gradient
+
+  outputs, mean, variance = run(inputs, gamma, beta)
+  return outputs, tf.stop_gradient(mean), tf.stop_gradient(variance)
+
+
+@tf.custom_gradient
+def affine_swish(inputs: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> Any:
+  """swish(inputs * scale + offset), a pass over memory each way.
+
+  Args:
+    inputs: [batch, height, width, channels].
+    scale: float32 [channels].
+    offset: float32 [channels].
+
+  Returns:
+    Like `inputs`.
+  """
+  zeros = tf.zeros_like(scale)
+
+  def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    # The same compiled functions as in training. What nobody asks for, here
+    # the sums while an attack runs, a graph prunes.
+    sums, products = _swish_sums(inputs, upstream, zeros, scale, offset)
+    towards_inputs = _swish_gradient(
+      inputs, upstream, zeros, scale, offset, zeros, zeros
+    )
+    return towards_inputs, products, sums
+
+  return _affine_swish(inputs, zeros, scale, offset), gradient
+
+
+def gated(
+  inputs: tf.Tensor,
+  gates_of: Callable[..., tf.Tensor],
+  weights: Sequence[tf.Tensor],
+) -> tf.Tensor:
+  """Inputs * gates_of(means of the inputs over height and width, *weights).
+
+  Backward it takes three reads and a write.
+
+  Args:
+    inputs: [batch, height, width, channels], of a static shape.
+    gates_of: maps [batch, channels] and the weights to [batch, channels]. It
+      holds no variables.
+    weights: tensors on which the gates depend.
+
+  Returns:
+    Like `inputs`.
+  """
+  batch, height, width, channels = inputs.shape
+  pixels = height * width
+
+  @tf.custom_gradient
+  def run(inputs: tf.Tensor, *weights: tf.Tensor) -> Any:
+    means = tf.reduce_mean(inputs, [1, 2])
+    with tf.GradientTape() as tape:
+      tape.watch((means, *weights))
+      gates = gates_of(means, *weights)
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
+      towards_means, *others = tape.gradient(
+        gates, (means, *weights), _gate_sums(inputs, upstream)
+      )
+      towards_inputs = _gate_gradient(upstream, gates, towards_means / pixels)
+      return towards_inputs, *others
+
+    shaped = tf.reshape(gates, [batch, 1, 1, channels])
+    return inputs * shaped, gradient
+
+  return run(inputs, *weights)
+
+
+def depthwise_convolution(
+  inputs: tf.Tensor, kernel: tf.Tensor, strides: int
+) -> tf.Tensor:
+  """`tf.nn.depthwise_conv2d`, whose kernel gets its gradient sooner.
+
+  Args:
+    inputs: [batch, height, width, channels].
+    kernel: [size, size, channels, 1].
+    strides: in both directions.
+
+  Returns:
+    [batch, height / strides, width / strides, channels]; padding is SAME.
+  """
+  settings = dict(strides=[1, strides, strides, 1], padding='SAME')
+  find = _kernel_gradient
+  if kernel.shape[1] == 5 and strides == 1 and inputs.shape[1]:
+    find = _kernel_gradient_in_halves
+
+  @tf.custom_gradient
+  def run(inputs: tf.Tensor, kernel: tf.Tensor) -> Any:
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+      towards_inputs = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
+        input_sizes=tf.shape(inputs),
+        filter=kernel,
+        out_backprop=upstream,
+        **settings,
+      )
+      return towards_inputs, find(inputs, upstream, kernel.shape, settings)
+
+    return tf.nn.depthwise_conv2d(inputs, kernel, **settings), gradient
+
+  return run(inputs, kernel)
+
+
+def _kernel_gradient(
+  inputs: tf.Tensor, upstream: tf.Tensor, shape: Any, settings: Any
+) -> tf.Tensor:
+  return tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+    input=inputs, filter_sizes=shape, out_backprop=upstream, **settings
+  )
+
+
+def _kernel_gradient_in_halves(
+  inputs: tf.Tensor, upstream: tf.Tensor, shape: Any, settings: Any
+) -> tf.Tensor:
+  """Columns 0-2 and 2-4 of a 5x5 kernel's gradient, joined.
+
+  oneDNN's code for depthwise kernels ends at 3 columns, and at maps less tall
+  than the kernel; its general code is 2 to 4 times slower.
+  """
+  missing = max(0, shape[0] - inputs.shape[1])
+  half = [shape[0], 3, *shape[2:]]
+
+  def padded(x: tf.Tensor, left: int) -> tf.Tensor:
+    return tf.pad(x, [[0, 0], [0, missing], [left, 1 - left], [0, 0]])
+
+  left, right = (
+    _kernel_gradient(
+      padded(inputs, shift), padded(upstream, 1 - shift), half, settings
+    )
+    for shift in (1, 0)
+  )
+  return tf.concat([left, right[:, 1:]], 1)
+
+
+def _split(x: tf.Tensor, axis_size: int, leading: list[int]) -> list[tf.Tensor]:
+  """Float32 [*leading, rows, channels] parts, whose sum has the same sum."""
+  parts = next(n for n in range(_MOST_ROWS, 0, -1) if axis_size % n == 0)
+  shape = [*leading, parts, axis_size // parts, x.shape[-1]]
+  x = tf.cast(tf.reshape(x, shape), tf.float32)
+  return tf.unstack(x, axis=len(leading))
+
+
+def _rows(x: tf.Tensor) -> list[tf.Tensor]:
+  return _split(x, x.shape.num_elements() // x.shape[-1], [])
+
+
+def _sum_pairs(
+  first: list[tf.Tensor], second: list[tf.Tensor]
+) -> tuple[tf.Tensor, tf.Tensor]:
+  """Both sums over all rows, [channels] each, in one pass over memory.
+
+  Complex numbers make one output of the two; XLA would run a loop for each.
+  """
+  pairs = tf.reduce_sum(tf.complex(tf.add_n(first), tf.add_n(second)), 0)
+  return tf.math.real(pairs), tf.math.imag(pairs)
+
+
+@_compiled
+def _moments(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+  """Mean and biased variance of each channel."""
+  count = x.shape.num_elements() // x.shape[-1]
+  # Relative to a value near the mean, squares do not cancel.
+  start = tf.cast(tf.reshape(x, [count, x.shape[-1]])[:8], tf.float32)
+  start = tf.reduce_mean(start, 0)
+  parts = [part - start for part in _rows(x)]
+  sums, squares = _sum_pairs(parts, [part * part for part in parts])
+  mean = sums / count
+  return start + mean, tf.maximum(squares / count - mean * mean, 0.0)
+
+
+@_compiled
+def _affine_swish(
+  x: tf.Tensor, mean: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor
+) -> tf.Tensor:
+  z = (tf.cast(x, tf.float32) - mean) * scale + offset
+  return tf.cast(z * tf.sigmoid(z), x.dtype)
+
+
+def _towards_affine(
+  centred: tf.Tensor, upstream: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor
+) -> tf.Tensor:
+  """The gradient towards z = centred * scale + offset, before a swish."""
+  z = centred * scale + offset
+  gate = tf.sigmoid(z)
+  return upstream * gate * (1 + z * (1 - gate))
+
+
+@_compiled
+def _swish_sums(
+  x: tf.Tensor,
+  upstream: tf.Tensor,
+  mean: tf.Tensor,
+  scale: tf.Tensor,
+  offset: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
+  """Sums of d and of d * (x - mean), where d is `_towards_affine`."""
+  rows = [row - mean for row in _rows(x)]
+  first = [
+    _towards_affine(row, gradient, scale, offset)
+    for row, gradient in zip(rows, _rows(upstream))
+  ]
+  return _sum_pairs(first, [d * row for d, row in zip(first, rows)])
+
+
+@_compiled
+def _swish_gradient(
+  x: tf.Tensor,
+  upstream: tf.Tensor,
+  mean: tf.Tensor,
+  scale: tf.Tensor,
+  offset: tf.Tensor,
+  slope: tf.Tensor,
+  constant: tf.Tensor,
+) -> tf.Tensor:
+  """`_towards_affine` * scale, less what moves with the batch's moments."""
+  centred = tf.cast(x, tf.float32) - mean
+  d = _towards_affine(centred, tf.cast(upstream, tf.float32), scale, offset)
+  return tf.cast(d * scale - centred * slope - constant, x.dtype)
+
+
+@_compiled
+def _gate_sums(x: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
+  """Sums of x * upstream over each image, [batch, channels]."""
+  batch, height, width, _ = x.shape
+  parts = zip(
+    _split(x, height * width, [batch]),
+    _split(upstream, height * width, [batch]),
+  )
+  sums = tf.reduce_sum(tf.add_n([a * b for a, b in parts]), 1)
+  return tf.cast(sums, x.dtype)
+
+
+@_compiled
+def _gate_gradient(
+  upstream: tf.Tensor, gates: tf.Tensor, constant: tf.Tensor
+) -> tf.Tensor:
+  """Upstream * gates + constant, the same all over an image."""
+  shape = [gates.shape[0], 1, 1, gates.shape[1]]
+  return upstream * tf.reshape(gates, shape) + tf.reshape(constant, shape)

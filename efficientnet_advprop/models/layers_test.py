@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from efficientnet_advprop.models import layers
+
+_RNG = np.random.default_rng(0)
+_X = tf.constant(_RNG.normal(size=(4, 9, 9, 6)), tf.float32)
+
+
+def _moved(layer):
+  """The layer with statistics and gains that are not at their start."""
+  layer.build(tf.TensorShape([None, None, None, 6]))
+  for domain in ('main', 'adversarial'):
+    norm = layer.norm.norm_of(domain)
+    for weight in (norm.gamma, norm.moving_variance):
+      weight.assign(_RNG.uniform(0.5, 2, weight.shape))
+    for weight in (norm.beta, norm.moving_mean):
+      weight.assign(_RNG.normal(size=weight.shape))
+  return layer
+
+
+@pytest.mark.parametrize('filters', [5, None])
+@pytest.mark.parametrize('strides', [1, 2])
+@pytest.mark.parametrize('domain', ['main', 'adversarial'])
+def test_the_folded_convolution_equals_the_two(filters, strides, domain):
+  layer = _moved(
+    layers.NormalizedConv2D(
+      filters, 3, strides, auxiliary_domains=('adversarial',)
+    )
+  )
+  with tf.GradientTape(persistent=True) as tape:
+    tape.watch(_X)
+    folded = layer(_X, training=False, domain=domain)
+    convolved = layer._convolve(_X, layer.kernel)
+    apart = layer.norm(convolved, training=False, domain=domain)
+    one, two = (tf.reduce_sum(y**2) for y in (folded, apart))
+  np.testing.assert_allclose(folded, apart, rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(
+    tape.gradient(one, _X), tape.gradient(two, _X), rtol=1e-4, atol=1e-3
+  )
+
+
+def test_the_initial_kernels_have_the_official_spread():
+  layer = layers.NormalizedConv2D(256, 3)
+  layer.build(tf.TensorShape([None, None, None, 64]))
+  expected = np.sqrt(2 / (9 * 256))
+  assert np.std(layer.kernel) == pytest.approx(expected, rel=0.02)
+  layer = layers.NormalizedConv2D(None, 5)
+  layer.build(tf.TensorShape([None, None, None, 512]))
+  assert np.std(layer.kernel) == pytest.approx(np.sqrt(2 / 25), rel=0.03)
+
+
+def test_squeeze_excitation_follows_its_formula():
+  layer = layers.SqueezeExcitation(3)
+  outputs = layer(_X)
+  means = _X.numpy().mean((1, 2))
+  reduce, reduce_bias, expand, expand_bias = (w.numpy() for w in layer.weights)
+  hidden = means @ reduce[0, 0] + reduce_bias
+  hidden = hidden / (1 + np.exp(-hidden))
+  gates = 1 / (1 + np.exp(-(hidden @ expand[0, 0] + expand_bias)))
+  expected = _X.numpy() * gates[:, None, None]
+  np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_drop_path_keeps_or_zeroes_whole_examples():
+  outputs = layers.drop_path(_X, tf.constant([0.1, 0.79, 0.8, 0.99]), 0.8)
+  np.testing.assert_allclose(outputs[:2], _X[:2] / 0.8, rtol=1e-6)
+  np.testing.assert_array_equal(outputs[2:], tf.zeros_like(_X[2:]))

@@ -1,0 +1,278 @@
+"""The modes of main.py: train, eval, train_and_eval and export."""
+
+from collections.abc import Mapping, Sequence
+import os
+from typing import Any, Optional
+
+from absl import logging
+import tensorflow as tf
+
+from efficientnet_advprop import checkpoints
+from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import export as export_lib
+from efficientnet_advprop import models
+from efficientnet_advprop.data import records
+from efficientnet_advprop.evaluation import evaluator
+from efficientnet_advprop.evaluation import tables
+from efficientnet_advprop.training import distribution
+from efficientnet_advprop.training import reporting
+from efficientnet_advprop.training import trainer as trainer_lib
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_CONFIG_FILE = 'config.yaml'
+# What a run in a model_dir cannot change without becoming another run.
+_IDENTITY = ('data.num_classes', 'train.method')
+
+
+# What the user can mend; each message is one line.
+USER_ERRORS = (
+  config_lib.ConfigError,
+  records.DataError,
+  checkpoints.CheckpointError,
+  export_lib.ExportError,
+  trainer_lib.TrainingError,
+)
+
+
+def recipe_path(name: str) -> str:
+  """The path of a recipe in hparams/, by its name without `.yaml`."""
+  return os.path.join(_ROOT, 'hparams', f'{name}.yaml')
+
+
+def resolve_config(
+  model_dir: Optional[str] = None,
+  config_file: Optional[str] = None,
+  model_name: Optional[str] = None,
+  data_dir: Optional[str] = None,
+  overrides: Sequence[str] = (),
+) -> config_lib.Config:
+  """Finds the recipe that applies and changes it as asked.
+
+  The recipe is `config_file`, else that of the run in `model_dir`, else the
+  paper's for the model. Without `data_dir` the embedded data set takes the
+  place of ImageNet, with a schedule of its size.
+
+  Raises:
+    ConfigError: a value is not allowed.
+  """
+  saved = os.path.join(model_dir or '', _CONFIG_FILE)
+  if config_file:
+    values = config_lib.read_yaml(config_file)
+  elif model_dir and os.path.exists(saved):
+    values = config_lib.read_yaml(saved)
+  else:
+    values = _default_recipe(model_name, data_dir)
+  if model_name:
+    values = config_lib.apply_overrides(values, [f'model.name={model_name}'])
+  if data_dir:
+    values.setdefault('data', {})['dir'] = data_dir
+  return config_lib.from_dict(config_lib.apply_overrides(values, overrides))
+
+
+def _default_recipe(
+  model_name: Optional[str], data_dir: Optional[str]
+) -> dict[str, Any]:
+  model_name = model_name or config_lib.MODEL_NAMES[0]
+  config_lib.check_choice('model_name', model_name, config_lib.MODEL_NAMES)
+  paper = config_lib.read_yaml(recipe_path(f'imagenet/{model_name}'))
+  if data_dir:
+    return paper
+  logging.info(
+    'No --data_dir: using the embedded data set with the schedule of'
+    ' hparams/demo.yaml; give --data_dir for the recipe of the paper.'
+  )
+  demo = config_lib.read_yaml(recipe_path('demo'))
+  # The network and the attack stay the paper's; what is given for small images
+  # stays the demo's.
+  network = {k: demo['model'][k] for k in ('image_size', 'stem_stride')}
+  return {
+    **demo,
+    'model': {**paper['model'], **network},
+    'attack': paper['attack'],
+  }
+
+
+def check_model_dir(config: config_lib.Config, model_dir: str) -> None:
+  """Raises ConfigError if `model_dir` holds the run of another network."""
+  path = os.path.join(model_dir, _CONFIG_FILE)
+  if not os.path.exists(path):
+    return
+  saved = config_lib.to_dict(config_lib.load_config(path))
+  for key, value in _flatten(config_lib.to_dict(config)).items():
+    old = _flatten(saved).get(key)
+    if value == old:
+      continue
+    if key in _IDENTITY or key.startswith('model.'):
+      allowed = f'{old}, as in {path}, or another --model_dir'
+      raise config_lib.ConfigError(key, value, allowed)
+    logging.info('%s is now %s; it was %s in %s', key, value, old, path)
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  flat: dict[str, Any] = {}
+  for key, value in values.items():
+    if isinstance(value, Mapping):
+      flat.update(_flatten(value, f'{prefix}{key}.'))
+    else:
+      flat[f'{prefix}{key}'] = value
+  return flat
+
+
+def train(
+  config: config_lib.Config, strategy: tf.distribute.Strategy, model_dir: str
+) -> None:
+  """Trains, or goes on where an earlier run in `model_dir` stopped."""
+  _start(config, strategy, model_dir).train()
+
+
+def train_and_eval(
+  config: config_lib.Config,
+  strategy: tf.distribute.Strategy,
+  model_dir: str,
+  export_dir: str,
+) -> str:
+  """Trains with evaluations on the way, runs all tests, exports.
+
+  Returns:
+    The results as a table, and where everything lies.
+  """
+  trainer = _start(config, strategy, model_dir)
+  raw = config.eval.weights == 'raw'
+  network = trainer.model if raw else trainer.average
+  judge = evaluator.Evaluator(config, strategy, network)
+
+  results = {}
+
+  def evaluate(step: int) -> None:
+    results['main'] = result = _plain_test(judge, config, step, model_dir)
+    scores = {k: v for k, v in result.items() if isinstance(v, float)}
+    trainer.write_scalars(step, scores, 'eval')
+
+  trainer.train(evaluate)  # The last step is evaluated, too.
+  results.update(_named_tests(judge, config, trainer.step, model_dir))
+  places = {'checkpoint': os.path.join(model_dir, 'checkpoints')}
+  places['TensorBoard'] = os.path.join(model_dir, 'summaries')
+  picture = trainer.draw_attack()
+  if picture:
+    places['picture'] = picture
+  exported = export_lib.export(config, model_dir, export_dir)
+  places['SavedModel'] = exported.version
+  return _join(tables.format_results(results), places)
+
+
+def evaluate(
+  config: config_lib.Config, strategy: tf.distribute.Strategy, model_dir: str
+) -> str:
+  """Evaluates the newest checkpoint: the plain test, then the named ones.
+
+  Returns:
+    The results as a table.
+  """
+  tf.keras.mixed_precision.set_global_policy(config.train.precision)
+  with strategy.scope():
+    network = models.create_model(
+      config.model,
+      config.data.num_classes,
+      config.auxiliary_domains,
+      compiled=distribution.compiles_layers(strategy),
+    )
+    step = checkpoints.restore(network, model_dir, config.eval.weights)
+  judge = evaluator.Evaluator(config, strategy, network)
+  results = {'main': _plain_test(judge, config, step, model_dir)}
+  results.update(_named_tests(judge, config, step, model_dir))
+  return tables.format_results(results)
+
+
+def export(config: config_lib.Config, model_dir: str, export_dir: str) -> str:
+  """Exports the newest checkpoint.
+
+  Returns:
+    How well the files agree with the network, and where they lie.
+  """
+  exported = export_lib.export(config, model_dir, export_dir)
+  places = {'SavedModel': exported.version, 'report': exported.report_path}
+  if exported.tflite:
+    places['TFLite'] = exported.tflite
+  return _join(exported.report.table(), places)
+
+
+def _start(
+  config: config_lib.Config, strategy: tf.distribute.Strategy, model_dir: str
+) -> trainer_lib.Trainer:
+  """Creates the trainer and writes the resolved config beside its files."""
+  os.makedirs(model_dir, exist_ok=True)
+  trainer = trainer_lib.Trainer(config, strategy, model_dir)
+  evaluator.write_text(
+    os.path.join(model_dir, _CONFIG_FILE), config_lib.to_yaml(config)
+  )
+  parameters = sum(
+    variable.shape.num_elements()
+    for variable in trainer.model.trainable_variables
+  )
+  logging.info(
+    '%s by %s: %.2fM parameters, %d steps of %d images on %d replica(s)',
+    config.model.name,
+    config.train.method,
+    parameters / 1e6,
+    config.train_steps,
+    config.train.batch_size,
+    strategy.num_replicas_in_sync,
+  )
+  if trainer.restored:
+    logging.info('Resuming from %s', trainer.restored)
+  return trainer
+
+
+def _named_tests(
+  judge: evaluator.Evaluator,
+  config: config_lib.Config,
+  step: int,
+  model_dir: str,
+) -> dict[str, evaluator.Result]:
+  results = {}
+  for name, test in config.eval.tests.items():
+    path = os.path.join(model_dir, 'evals', f'{name}.json')
+    results[name] = _test(judge, config, step, test, name, path)
+  return results
+
+
+def _plain_test(
+  judge: evaluator.Evaluator,
+  config: config_lib.Config,
+  step: int,
+  model_dir: str,
+) -> evaluator.Result:
+  path = os.path.join(model_dir, 'eval.json')
+  test = config_lib.TestConfig()
+  return _test(judge, config, step, test, config.data.eval_split, path)
+
+
+def _test(
+  judge: evaluator.Evaluator,
+  config: config_lib.Config,
+  step: int,
+  test: config_lib.TestConfig,
+  name: str,
+  path: str,
+) -> evaluator.Result:
+  """Runs a test, logs its progress and result, writes it to `path`."""
+  result = judge.evaluate(test, reporting.Progress(f'evaluating {name}'))
+  result = {'step': step, **result, 'weights': config.eval.weights}
+  evaluator.write_result(path, result)
+  logging.info(
+    '%s at step %d: top-1 %.4f, top-5 %.4f, loss %.4f (%d images)',
+    name,
+    step,
+    result['top_1_accuracy'],
+    result['top_5_accuracy'],
+    result['loss'],
+    result['num_examples'],
+  )
+  return result
+
+
+def _join(text: str, places: Mapping[str, str]) -> str:
+  """A text, and under it where everything lies."""
+  width = max(map(len, places), default=0)
+  lines = [f'{name:{width}}  {place}' for name, place in places.items()]
+  return '\n'.join([text, *([''] if lines else []), *lines])

@@ -1,0 +1,1 @@
+"""The training methods, the optimization and the loop."""

@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import models
+from efficientnet_advprop.models import normalization
+from efficientnet_advprop.training import optimization
+
+
+def _model(domains=('adversarial',)):
+  return models.build_model(
+    'efficientnet-b0',
+    10,
+    domains,
+    image_size=16,
+    width_coefficient=0.25,
+    depth_coefficient=0.1,
+  )
+
+
+def test_the_schedule_is_the_official_one():
+  schedule = optimization.learning_rate(config_lib.Config())
+  epoch = 1_281_167 / 4096
+  at = lambda epochs: float(schedule(tf.constant(int(epochs * epoch))))
+  assert at(0) == 0
+  step = int(2.5 * epoch)
+  assert at(2.5) == pytest.approx(0.256 * step / int(5 * epoch), rel=1e-6)
+  # The first value after the warm-up is decayed twice already.
+  assert at(5.01) == pytest.approx(0.256 * 0.97**2, rel=1e-6)
+  assert at(7.19) == pytest.approx(0.256 * 0.97**2, rel=1e-6)
+  assert at(7.21) == pytest.approx(0.256 * 0.97**3, rel=1e-6)
+  assert at(349.9) == pytest.approx(0.256 * 0.97**145, rel=1e-5)
+
+
+def test_a_run_without_warm_up_starts_at_the_peak():
+  values = {'train': {'warmup_epochs': 0, 'batch_size': 256}}
+  schedule = optimization.learning_rate(config_lib.from_dict(values))
+  assert float(schedule(tf.constant(0))) == pytest.approx(0.016)
+
+
+def test_rmsprop_equals_the_tensorflow_1_op():
+  rng = np.random.default_rng(0)
+  start = rng.normal(size=(5, 3)).astype(np.float32)
+  ours, theirs = tf.Variable(start), tf.Variable(start)
+  optimizer = optimization.TensorFlow1RMSprop(
+    0.256, rho=0.9, momentum=0.9, epsilon=1e-3
+  )
+  optimizer.build([ours])
+  mean_square = tf.Variable(tf.ones_like(theirs))
+  momentum = tf.Variable(tf.zeros_like(theirs))
+  for _ in range(8):
+    gradient = tf.constant(rng.normal(size=(5, 3)), tf.float32)
+    optimizer.apply_gradients([(gradient, ours)])
+    tf.raw_ops.ResourceApplyRMSProp(
+      var=theirs.handle,
+      ms=mean_square.handle,
+      mom=momentum.handle,
+      lr=0.256,
+      rho=0.9,
+      momentum=0.9,
+      epsilon=1e-3,
+      grad=gradient,
+    )
+  assert np.abs(ours - start).max() > 0.5
+  np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_everything_but_norms_decays():
+  model = _model()
+  decayed = optimization.decayed_variables(model)
+  norms = [
+    layer
+    for layer in model.submodules
+    if isinstance(layer, normalization.AuxBatchNormalization)
+  ]
+  # Two domains of two trainable variables for each norm.
+  assert len(decayed) == len(model.trainable_variables) - 4 * len(norms)
+  identities = {id(variable) for variable in decayed}
+  biases = [model.classifier.bias, model.blocks[0].excite.reduce.bias]
+  assert all(id(bias) in identities for bias in biases)
+
+
+def test_the_penalty_is_half_the_sum_of_squares():
+  variables = [tf.Variable([3.0, 4.0]), tf.Variable([[2.0]])]
+  penalty = optimization.weight_penalty(variables, 0.1)
+  assert float(penalty) == pytest.approx(0.1 * (9 + 16 + 4) / 2)
+
+
+@pytest.mark.parametrize(
+  'step, decay', [(0, 0.1), (1, 2 / 11), (990, 0.991), (10**6, 0.9999)]
+)
+def test_the_average_follows_quickly_at_first(step, decay):
+  value = optimization.average_decay(tf.constant(step), 0.9999)
+  assert float(value) == pytest.approx(decay, rel=1e-5)
+
+
+@pytest.mark.parametrize('devices', [['CPU:0'], ['CPU:0', 'CPU:1']])
+def test_the_average_covers_weights_and_all_statistics(devices):
+  strategy = tf.distribute.MirroredStrategy(devices)
+  with strategy.scope():
+    model, average = _model(), _model()
+  rng = np.random.default_rng(0)
+  expected = []
+  for shadow, variable in zip(average.variables, model.variables):
+    old, new = (rng.normal(size=variable.shape) for _ in range(2))
+    shadow.assign(old)
+    variable.assign(new)
+    expected.append(0.75 * old + 0.25 * new)
+
+  @tf.function
+  def update():
+    strategy.run(
+      lambda: optimization.update_average(average, model, tf.constant(0.75))
+    )
+
+  update()
+  assert len(expected) == len(model.variables)
+  for shadow, value in zip(average.variables, expected):
+    np.testing.assert_allclose(shadow.numpy(), value, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,131 @@
+"""What a run tells while it goes: log lines, metrics.jsonl, TensorBoard."""
+
+from collections.abc import Mapping
+import json
+import os
+import time
+
+from absl import logging
+import tensorflow as tf
+
+from efficientnet_advprop import config as config_lib
+
+
+class Reporter:
+  """Writes the metrics of each log interval to the places that show them."""
+
+  def __init__(
+    self,
+    config: config_lib.Config,
+    model_dir: str,
+    writer: tf.summary.SummaryWriter,
+    start: int,
+  ):
+    """Opens the files, without the lines that a resumed run will write again.
+
+    Args:
+      config: of the run.
+      model_dir: where `metrics.jsonl` lies.
+      writer: of the TensorBoard summaries.
+      start: the step from which the run goes on.
+    """
+    self._config = config
+    self._path = os.path.join(model_dir, 'metrics.jsonl')
+    self._writer = writer
+    _drop_lines_after(self._path, start)
+    # A step's, in each interval; evaluations and checkpoints do not count.
+    self._seconds: list[float] = []
+
+  def interval(
+    self, step: int, metrics: dict[str, float], steps: int, seconds: float
+  ) -> None:
+    """Reports an interval of `steps` steps that ended with `step`."""
+    config = self._config
+    rate = steps * config.train.batch_size / seconds
+    self._seconds.append(seconds / steps)
+    values = {
+      'step': step,
+      'epoch': round(step / config.steps_per_epoch, 4),
+      **metrics,
+      'images_per_second': round(rate, 2),
+    }
+    with open(self._path, 'a', encoding='utf-8') as file:
+      file.write(json.dumps(values) + '\n')
+    scalars = {**metrics, 'images_per_second': rate}
+    write_scalars(self._writer, step, scalars, 'train')
+    logging.info('%s', self._line(step, metrics, rate))
+
+  def _line(self, step: int, metrics: dict[str, float], rate: float) -> str:
+    total = self._config.train_steps
+    losses = ' '.join(
+      f'{name[:-5]} {value:.3f}'
+      for name, value in metrics.items()
+      if name.endswith('_loss')
+    )
+    # The first interval compiles the step and would spoil the estimate.
+    timed = self._seconds[1:][-10:] or self._seconds
+    left = (total - step) * sum(timed) / len(timed)
+    return (
+      f'step {step}/{total}  epoch {step / self._config.steps_per_epoch:.1f}'
+      f'  loss {metrics["loss"]:.3f} ({losses})'
+      f'  {rate:.0f} images/s  {format_seconds(left)} left'
+    )
+
+
+def write_scalars(
+  writer: tf.summary.SummaryWriter,
+  step: int,
+  values: Mapping[str, float],
+  group: str,
+) -> None:
+  """Adds scalars `group/name` to the TensorBoard summaries."""
+  with writer.as_default(step):
+    for name, value in values.items():
+      tf.summary.scalar(f'{group}/{name}', value)
+
+
+class Progress:
+  """Logs how far a long evaluation is, every ten seconds or so."""
+
+  def __init__(self, what: str):
+    self._what = what
+    self._start = self._shown = time.monotonic()
+
+  def __call__(self, done: int, total: int) -> None:
+    now = time.monotonic()
+    if now - self._shown < 10 or done >= total:
+      return
+    self._shown = now
+    rate = done / (now - self._start)
+    left = format_seconds((total - done) / rate)
+    logging.info(
+      '%s: %d/%d  %.0f images/s  %s left', self._what, done, total, rate, left
+    )
+
+
+def format_seconds(seconds: float) -> str:
+  """Formats a duration as 1:02:03 or 2:03."""
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return f'{hours}:{minutes:02}:{seconds:02}'
+  return f'{minutes}:{seconds:02}'
+
+
+def _drop_lines_after(path: str, step: int) -> None:
+  """Keeps the whole lines of metrics.jsonl up to a step, atomically."""
+  if not os.path.exists(path):
+    return
+  kept = []
+  with open(path, encoding='utf-8') as file:
+    for line in file:
+      try:
+        values = json.loads(line)
+      except ValueError:
+        continue  # Cut when the run was killed.
+      if values['step'] <= step:
+        kept.append(line if line.endswith('\n') else f'{line}\n')
+  temporary = f'{path}.tmp'
+  with open(temporary, 'w', encoding='utf-8') as file:
+    file.writelines(kept)
+  os.replace(temporary, path)

@@ -1,0 +1,58 @@
+import json
+import logging as python_logging
+
+import tensorflow as tf
+
+from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.training import reporting
+
+_CONFIG = config_lib.from_dict(
+  {
+    'data': {'num_train_images': 100},
+    'train': {'batch_size': 10, 'epochs': 5},
+  }
+)
+_METRICS = {
+  'loss': 3.5,
+  'clean_loss': 1.25,
+  'adversarial_loss': 2.0,
+  'learning_rate': 0.1,
+}
+
+
+def _reporter(path, start=0):
+  writer = tf.summary.create_file_writer(str(path / 'summaries'))
+  return reporting.Reporter(_CONFIG, str(path), writer, start)
+
+
+def test_a_line_holds_what_users_rely_on(tmp_path, caplog):
+  reporter = _reporter(tmp_path)
+  with caplog.at_level(python_logging.INFO, 'absl'):
+    reporter.interval(10, _METRICS, 10, 50.0)
+    reporter.interval(20, _METRICS, 10, 2.0)
+  lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+  values = json.loads(lines[1])
+  assert values == {
+    'step': 20,
+    'epoch': 2.0,
+    **_METRICS,
+    'images_per_second': 50.0,
+  }
+  # The first interval, which compiles, is no part of the estimate.
+  assert caplog.messages[-1] == (
+    'step 20/50  epoch 2.0  loss 3.500 (clean 1.250 adversarial 2.000)'
+    '  50 images/s  0:06 left'
+  )
+
+
+def test_resuming_drops_later_and_broken_lines(tmp_path):
+  path = tmp_path / 'metrics.jsonl'
+  path.write_text('{"step": 10}\n{"step": 20}\n{"step": 30}\n{"ste')
+  _reporter(tmp_path, start=20)
+  assert path.read_text() == '{"step": 10}\n{"step": 20}\n'
+
+
+def test_durations_are_short():
+  assert reporting.format_seconds(5) == '0:05'
+  assert reporting.format_seconds(754.6) == '12:35'
+  assert reporting.format_seconds(3600 * 27 + 61) == '27:01:01'

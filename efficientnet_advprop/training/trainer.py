@@ -1,0 +1,311 @@
+"""The training loop: a compiled step, a host loop, checkpoints, resumption."""
+
+from collections.abc import Iterator, Mapping
+import contextlib
+import math
+import os
+import signal
+import threading
+import time
+from typing import Any, Callable, Optional
+
+from absl import logging
+import numpy as np
+import tensorflow as tf
+
+from efficientnet_advprop import attacks
+from efficientnet_advprop import checkpoints
+from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import models
+from efficientnet_advprop.data import pipeline
+from efficientnet_advprop.data import records
+from efficientnet_advprop.training import distribution
+from efficientnet_advprop.training import methods
+from efficientnet_advprop.training import optimization
+from efficientnet_advprop.training import pictures
+from efficientnet_advprop.training import reporting
+
+
+class TrainingError(RuntimeError):
+  """Training cannot go on; the message is one line for the user."""
+
+
+class StoppedError(Exception):
+  """SIGTERM or SIGINT arrived; the state is saved."""
+
+
+def train_step(
+  model: tf.keras.Model,
+  average: tf.keras.Model,
+  optimizer: tf.keras.optimizers.Optimizer,
+  batch: methods.Batch,
+  config: config_lib.Config,
+) -> tf.Tensor:
+  """One update on one replica's share of a global batch.
+
+  Args:
+    model: the network.
+    average: its moving average, updated too.
+    optimizer: whose `iterations` is the step.
+    batch: `image`, `label` and `seed` of this replica.
+    config: of the run.
+
+  Returns:
+    Losses, float32 [1 + passes], as this replica's share of a sum over
+    replicas: the total (weight penalty included), then each pass's own.
+  """
+  method = methods.METHODS[config.train.method]
+  passes = method(model, batch, config.attack)
+  replicas = tf.distribute.get_strategy().num_replicas_in_sync
+  losses = []
+  with tf.GradientTape() as tape:
+    for part in passes:
+      logits = model(
+        part.images, training=True, domain=part.domain, seed=part.seeds
+      )
+      loss = methods.smoothed_cross_entropy(
+        part.labels, logits, config.train.label_smoothing
+      )
+      # The mean over the global batch, of which this replica holds a part.
+      losses.append(tf.reduce_mean(loss) / replicas)
+    penalty = optimization.weight_penalty(
+      optimization.decayed_variables(model), config.train.weight_decay
+    )
+    total = tf.add_n(losses) + penalty / replicas
+  variables = model.trainable_variables
+  gradients = tape.gradient(total, variables)
+  decay = optimization.average_decay(
+    optimizer.iterations, config.train.ema_decay
+  )
+  optimizer.apply_gradients(zip(gradients, variables))
+  optimization.update_average(average, model, decay)
+  return tf.stack([total, *losses])
+
+
+class Trainer:
+  """A run in a model_dir: created anew, or where an earlier one stopped."""
+
+  def __init__(
+    self,
+    config: config_lib.Config,
+    strategy: tf.distribute.Strategy,
+    model_dir: str,
+  ):
+    """Creates the variables and restores the newest checkpoint, if any.
+
+    Args:
+      config: of the run.
+      strategy: where the steps run.
+      model_dir: for checkpoints, metrics and summaries.
+
+    Raises:
+      CheckpointError: the model_dir's checkpoints cannot be read.
+    """
+    self.config = config
+    self.strategy = strategy
+    self.model_dir = model_dir
+    tf.keras.mixed_precision.set_global_policy(config.train.precision)
+    tf.keras.utils.set_random_seed(config.train.seed)
+    with strategy.scope():
+      self.model = self._create_model()
+      self.average = self._create_model()
+      self.optimizer = optimization.create_optimizer(config, self.model)
+    for shadow, variable in zip(self.average.variables, self.model.variables):
+      shadow.assign(variable)
+    checkpoint = tf.train.Checkpoint(
+      model=self.model, ema=self.average, optimizer=self.optimizer
+    )
+    self._manager = checkpoints.CheckpointManager(
+      checkpoint,
+      os.path.join(model_dir, 'checkpoints'),
+      config.train.keep_checkpoints,
+    )
+    self.restored = self._manager.restore()
+    self._stop = False
+    self._writer = tf.summary.create_file_writer(
+      os.path.join(model_dir, 'summaries')
+    )
+
+  def _create_model(self) -> tf.keras.Model:
+    return models.create_model(
+      self.config.model,
+      self.config.data.num_classes,
+      self.config.auxiliary_domains,
+      synchronized=self.strategy.num_replicas_in_sync > 1,
+      compiled=distribution.compiles_layers(self.strategy),
+    )
+
+  @property
+  def step(self) -> int:
+    return int(self.optimizer.iterations.numpy())
+
+  def train(self, evaluate: Optional[Callable[[int], None]] = None) -> None:
+    """Trains to the last step.
+
+    Args:
+      evaluate: called with the step every `train.eval_epochs` epochs and after
+        the last step, always after a checkpoint.
+
+    Raises:
+      DataError: the training images are missing or damaged.
+      TrainingError: the loss is not finite.
+      StoppedError: a signal arrived; the state is saved.
+    """
+    config, step = self.config, self.step
+    reporter = reporting.Reporter(config, self.model_dir, self._writer, step)
+    iterator = iter(
+      self.strategy.distribute_datasets_from_function(
+        lambda context: pipeline.train_dataset(config, step, context)
+      )
+    )
+    run_steps = self._compile_steps()
+    with _signals(self._request_stop):
+      if evaluate is not None and step and is_evaluated(step, config):
+        evaluate(step)  # The run may have ended in the midst of it.
+      while step < config.train_steps:
+        end = next_boundary(step, config)
+        metrics, seconds = self._interval(run_steps, iterator, step, end)
+        reporter.interval(end, metrics, end - step, seconds)
+        step = end
+        evaluates = is_evaluated(step, config)
+        if self._stop or evaluates or is_saved(step, config):
+          self._manager.save(step)
+        if self._stop and step < config.train_steps:
+          raise StoppedError(f'stopped at step {step}; the state is saved')
+        if evaluate is not None and evaluates:
+          evaluate(step)
+
+  def write_scalars(
+    self, step: int, values: Mapping[str, float], group: str
+  ) -> None:
+    """Adds scalars `group/name` to the TensorBoard summaries."""
+    reporting.write_scalars(self._writer, step, values, group)
+
+  def draw_attack(self, num_images: int = 8) -> Optional[str]:
+    """Draws the attack on a few evaluation images through auxiliary norms.
+
+    Returns:
+      The path of a PNG, also shown by TensorBoard; None if the training method
+      has no adversarial domain.
+    """
+    domain = 'adversarial'
+    if domain not in self.config.auxiliary_domains:
+      return None
+    dataset = pipeline.eval_dataset(
+      self.config, self.config.data.eval_split, batch_size=num_images
+    )
+    batch = next(iter(dataset))
+
+    @tf.function
+    def attack(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+      return attacks.attack(
+        lambda x: self.average(x, training=False, domain=domain),
+        images,
+        labels,
+        self.config.attack,
+        tf.constant([0, 0]),
+      )
+
+    adversarial = attack(batch['image'], batch['label'])
+    pixels = pictures.attack_grid(batch['image'].numpy(), adversarial.numpy())
+    path = os.path.join(self.model_dir, 'attack.png')
+    pictures.write_png(path, pixels)
+    with self._writer.as_default(self.step):
+      tf.summary.image('attack', pixels[np.newaxis])
+    self._writer.flush()
+    return path
+
+  def _request_stop(self) -> None:
+    logging.info('Signal received: stopping after this log interval')
+    self._stop = True
+
+  def _compile_steps(self) -> Callable[..., tf.Tensor]:
+    """The host loop: steps on all replicas, summing up their losses."""
+    strategy, config = self.strategy, self.config
+
+    def replica_step(batch: methods.Batch) -> tf.Tensor:
+      return train_step(self.model, self.average, self.optimizer, batch, config)
+
+    num_losses = 1 + len(loss_names(config))
+
+    @tf.function
+    def run_steps(iterator: Any, num_steps: tf.Tensor) -> tf.Tensor:
+      totals = tf.zeros([num_losses])
+      for _ in tf.range(num_steps):
+        losses = strategy.run(replica_step, args=(next(iterator),))
+        totals += strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
+      return totals
+
+    return run_steps
+
+  def _interval(
+    self,
+    run_steps: Callable[..., tf.Tensor],
+    iterator: Any,
+    start: int,
+    end: int,
+  ) -> Any:
+    """Runs steps `start` to `end`; returns their mean losses and seconds."""
+    began = time.monotonic()
+    try:
+      sums = run_steps(iterator, tf.constant(end - start)).numpy()
+    except tf.errors.OpError as error:
+      raise records.explain(error) from error
+    seconds = time.monotonic() - began
+    means = (sums / (end - start)).tolist()
+    metrics = dict(zip(('loss', *loss_names(self.config)), means))
+    schedule = optimization.learning_rate(self.config)
+    metrics['learning_rate'] = float(schedule(tf.constant(end - 1)))
+    if not math.isfinite(metrics['loss']):
+      raise TrainingError(
+        f'the loss is {metrics["loss"]} between steps {start} and {end};'
+        ' the last checkpoint is intact, try a lower train.learning_rate'
+      )
+    return metrics, seconds
+
+
+def loss_names(config: config_lib.Config) -> list[str]:
+  """The names of the losses that `train_step` returns behind the total."""
+  return [f'{name}_loss' for name in methods.PASS_NAMES[config.train.method]]
+
+
+def next_boundary(step: int, config: config_lib.Config) -> int:
+  """The next step at which the host looks: to log, and perhaps to save."""
+  log_steps = config.train.log_steps
+  boundary = (step // log_steps + 1) * log_steps
+  return min(boundary, config.train_steps)
+
+
+def _is_due(step: int, every: float, config: config_lib.Config) -> bool:
+  """Whether a multiple of `every` lies in the log interval that ends here."""
+  log_steps = config.train.log_steps
+  previous = (step - 1) // log_steps * log_steps
+  return step == config.train_steps or step // every > previous // every
+
+
+def is_saved(step: int, config: config_lib.Config) -> bool:
+  """Whether a checkpoint is due at this boundary."""
+  every = config.train.checkpoint_steps or config.steps_per_epoch
+  return _is_due(step, every, config)
+
+
+def is_evaluated(step: int, config: config_lib.Config) -> bool:
+  """Whether an evaluation is due at this boundary."""
+  return _is_due(
+    step, config.train.eval_epochs * config.steps_per_epoch, config
+  )
+
+
+@contextlib.contextmanager
+def _signals(request_stop: Callable[[], None]) -> Iterator[None]:
+  """Calls `request_stop` on SIGTERM and SIGINT, while the context lasts."""
+  if threading.current_thread() is not threading.main_thread():
+    yield  # Only the main thread may handle signals.
+    return
+  numbers = signal.SIGTERM, signal.SIGINT
+  previous = [signal.signal(n, lambda *_: request_stop()) for n in numbers]
+  try:
+    yield
+  finally:
+    for number, handler in zip(numbers, previous):
+      signal.signal(number, handler)

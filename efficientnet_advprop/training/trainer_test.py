@@ -1,0 +1,224 @@
+import json
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from efficientnet_advprop import checkpoints
+from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.training import distribution
+from efficientnet_advprop.training import methods
+from efficientnet_advprop.training import optimization
+from efficientnet_advprop.training import trainer as trainer_lib
+
+# Of the embedded data set, which is there whenever the code is.
+_VALUES = {
+  'model': {
+    'image_size': 16,
+    'width_coefficient': 0.25,
+    'depth_coefficient': 0.1,
+  },
+  'data': {
+    'num_classes': 10,
+    'num_train_images': 2500,
+    'num_eval_images': 500,
+    'augmentation': 'none',
+  },
+  'train': {
+    'batch_size': 16,
+    'epochs': 0.0384,  # 6 steps.
+    'log_steps': 2,
+    'checkpoint_steps': 2,
+    'warmup_epochs': 0,
+  },
+}
+_ONE = tf.distribute.OneDeviceStrategy('CPU:0')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _plain_layers():
+  """Compiles nothing, for speed; main_test.py runs the compiled layers."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(distribution, 'compiles_layers', lambda strategy: False)
+    yield
+
+
+def _config(*overrides):
+  values = config_lib.apply_overrides(_VALUES, overrides)
+  return config_lib.from_dict(values)
+
+
+def _state(trainer):
+  """Every variable of a run: weights, statistics, average, optimizer."""
+  variables = (
+    *trainer.model.variables,
+    *trainer.average.variables,
+    *trainer.optimizer.variables,
+  )
+  return [variable.numpy() for variable in variables]
+
+
+def _metrics(model_dir):
+  with open(os.path.join(model_dir, 'metrics.jsonl'), encoding='utf-8') as file:
+    lines = [json.loads(line) for line in file]
+  for line in lines:
+    assert line.pop('images_per_second') > 0
+  return lines
+
+
+def _assert_same(ours, theirs):
+  assert len(ours) == len(theirs) > 100
+  for one, other in zip(ours, theirs):
+    np.testing.assert_array_equal(one, other)
+
+
+@pytest.fixture(scope='module', name='whole')
+def _whole(tmp_path_factory):
+  """A run that nothing interrupted."""
+  model_dir = str(tmp_path_factory.mktemp('whole'))
+  evaluated = []
+  trainer = trainer_lib.Trainer(_config(), _ONE, model_dir)
+  trainer.train(evaluated.append)
+  return trainer, model_dir, evaluated
+
+
+def test_a_run_logs_saves_and_evaluates(whole):
+  trainer, model_dir, evaluated = whole
+  assert trainer.step == 6 and evaluated == [6]
+  lines = _metrics(model_dir)
+  assert [line['step'] for line in lines] == [2, 4, 6]
+  for line in lines:
+    losses = line['clean_loss'] + line['adversarial_loss']
+    penalty = line['loss'] - losses
+    assert 0 < penalty < 0.05 * line['loss']
+  paths = checkpoints.checkpoint_paths(os.path.join(model_dir, 'checkpoints'))
+  assert [path.rsplit('-')[-1] for path in paths] == ['6', '4', '2']
+  assert tf.train.latest_checkpoint(os.path.join(model_dir, 'checkpoints'))
+
+
+def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(whole, tmp_path):
+  trainer, model_dir, _ = whole
+  first = trainer_lib.Trainer(_config(), _ONE, str(tmp_path))
+  interval = first._interval
+
+  def stop_in_the_midst(run_steps, iterator, start, end):
+    if start == 2:
+      first._request_stop()
+    return interval(run_steps, iterator, start, end)
+
+  first._interval = stop_in_the_midst
+  with pytest.raises(trainer_lib.StoppedError):
+    first.train()
+  # As after a kill: a line of a step that was not saved, and half a line.
+  with open(tmp_path / 'metrics.jsonl', 'a', encoding='utf-8') as file:
+    file.write('{"step": 6}\n{"step": ')
+  second = trainer_lib.Trainer(_config(), _ONE, str(tmp_path))
+  assert second.step == 4
+  second.train()
+  _assert_same(_state(second), _state(trainer))
+  assert _metrics(tmp_path) == _metrics(model_dir)
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(whole, tmp_path):
+  trainer, _, _ = whole
+  first = trainer_lib.Trainer(_config(), _ONE, str(tmp_path))
+  first.train()
+  data = tmp_path / 'checkpoints' / 'ckpt-6.data-00000-of-00001'
+  data.write_bytes(data.read_bytes()[:1000])
+  (tmp_path / 'checkpoints' / 'checkpoint').write_text('')
+  second = trainer_lib.Trainer(_config(), _ONE, str(tmp_path))
+  assert second.step == 4
+  second.train()
+  _assert_same(_state(second), _state(trainer))
+
+
+def test_another_network_s_checkpoints_are_refused(whole):
+  _, model_dir, _ = whole
+  config = _config('model.width_coefficient=0.5')
+  with pytest.raises(checkpoints.CheckpointError, match='another model'):
+    trainer_lib.Trainer(config, _ONE, model_dir)
+
+
+def test_two_replicas_equal_one_device(tmp_path):
+  """On the same global batch: norms, losses, attack, update and average."""
+  runs = {}
+  for name, strategy in (
+    ('one', _ONE),
+    ('two', tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'])),
+  ):
+    config = _config('train.epochs=0.0064', 'train.log_steps=1')
+    trainer = trainer_lib.Trainer(config, strategy, str(tmp_path / name))
+    trainer.train()
+    assert trainer.step == 1
+    runs[name] = _state(trainer), _metrics(tmp_path / name)[0]
+  assert strategy.num_replicas_in_sync == 2
+  (one, one_metrics), (two, two_metrics) = runs['one'], runs['two']
+  assert two_metrics == pytest.approx(one_metrics, rel=1e-5)
+  # Keras's synchronized norm keeps the biased variance, its fused one the
+  # unbiased: of 16 values, where a map is 1 pixel, a factor of 15 / 16. The
+  # rest is the order of sums, enlarged where few values are normalized.
+  for index, (ours, theirs) in enumerate(zip(two, one)):
+    scale = max(0.1, np.abs(theirs).max())
+    assert np.abs(ours - theirs).max() < 2e-3 * scale, index
+
+
+def test_a_step_descends_the_sum_of_both_losses(monkeypatch):
+  """The update is that of the sum, worked out apart from train_step."""
+  config = _config('model.dropout_rate=0', 'model.survival_probability=1')
+  trainer = trainer_lib.Trainer(config, _ONE, '/nonexistent')
+  batch = {
+    'image': tf.random.stateless_uniform([16, 16, 16, 3], [0, 1], -1, 1),
+    'label': tf.range(16) % 10,
+    'seed': tf.stack([tf.range(16), tf.range(16)], 1),
+  }
+  model = trainer.model
+  before = [variable.numpy() for variable in model.variables]
+  clean, adversarial = methods.advprop(model, batch, config.attack)
+  with tf.GradientTape() as tape:
+    losses = [
+      tf.reduce_mean(
+        tf.keras.losses.categorical_crossentropy(
+          tf.one_hot(part.labels, 10),
+          model(part.images, training=True, domain=part.domain),
+          from_logits=True,
+          label_smoothing=0.1,
+        )
+      )
+      for part in (clean, adversarial)
+    ]
+    decayed = optimization.decayed_variables(model)
+    penalty = 1e-5 / 2 * sum(tf.reduce_sum(v**2) for v in decayed)
+    total = losses[0] + losses[1] + penalty
+  expected = tape.gradient(total, model.trainable_variables)
+  for variable, value in zip(model.variables, before):
+    variable.assign(value)  # The passes have moved the statistics.
+  seen = {}
+  monkeypatch.setattr(
+    trainer.optimizer,
+    'apply_gradients',
+    lambda pairs: seen.update(gradients=[g for g, _ in pairs]),
+  )
+  values = trainer_lib.train_step(
+    model, trainer.average, trainer.optimizer, batch, config
+  )
+  np.testing.assert_allclose(values, [total, *losses], rtol=1e-5)
+  for ours, theirs in zip(seen['gradients'], expected):
+    scale = max(1e-3, np.abs(theirs).max())
+    assert np.abs(ours - theirs).max() < 1e-3 * scale
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+  config = _config('train.learning_rate=1e30')
+  trainer = trainer_lib.Trainer(config, _ONE, str(tmp_path))
+  with pytest.raises(trainer_lib.TrainingError, match='steps 0 and 2'):
+    trainer.train()
+  assert not checkpoints.checkpoint_paths(str(tmp_path / 'checkpoints'))
+
+
+def test_the_picture_is_drawn(whole):
+  trainer, model_dir, _ = whole
+  path = trainer.draw_attack(2)
+  assert path == os.path.join(model_dir, 'attack.png')
+  pixels = tf.io.decode_png(tf.io.read_file(path))
+  assert pixels.shape == (16 + 2 * 100, 3 * 100 + 4, 3)

@@ -1,0 +1,233 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+from absl import flags
+from absl.testing import flagsaver
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from efficientnet_advprop import checkpoints
+import main
+
+_ROOT = os.path.dirname(os.path.abspath(__file__))
+_TINY = (
+  'model.width_coefficient=0.25,model.depth_coefficient=0.1,'
+  'model.image_size=16,train.epochs=0.4,train.log_steps=2,'
+  'train.checkpoint_steps=2'
+)
+
+
+def _parse(*arguments):
+  """Parses flags as the command line does; returns the exit code if it ends."""
+  values = flags.FLAGS
+  with flagsaver.flagsaver():
+    try:
+      main._parse_flags(['main.py', *arguments])
+    except SystemExit as end:
+      return end.code
+    finally:
+      values.unparse_flags()
+      values.mark_as_parsed()
+  return None
+
+
+def _run(**settings):
+  flags.FLAGS.mark_as_parsed()
+  with flagsaver.flagsaver(**settings):
+    return main.main(['main.py'])
+
+
+def _only_line(capsys):
+  lines = capsys.readouterr().err.splitlines()
+  lines = [line for line in lines if line.startswith('main.py: ')]
+  assert len(lines) == 1
+  return lines[0]
+
+
+@pytest.mark.parametrize(
+  'argument, words',
+  [
+    ('--mode=trian', ['mode', 'trian', 'train_and_eval']),
+    ('--modle_name=x', ['modle_name', 'model_name']),
+    ('--strategy=gpu', ['strategy', 'one_device, mirrored']),
+  ],
+)
+def test_a_wrong_flag_ends_in_one_line(capsys, argument, words):
+  assert _parse(argument) == 2
+  line = _only_line(capsys)
+  for word in words:
+    assert word in line.replace('|', ', ')
+
+
+@pytest.mark.parametrize(
+  'settings, words',
+  [
+    (dict(model_name='efficientnet-b9'), ['efficientnet-b8']),
+    (dict(config_file='hparams/none.yaml'), ['hparams/none.yaml']),
+    (dict(params_override='train.epoch=1'), ['train.epoch', 'epochs?']),
+    (dict(params_override='train.epochs=0'), ['train.epochs', 'above 0']),
+    (dict(params_override='epochs'), ['epochs', 'section.key=value']),
+    (dict(data_dir='/nowhere'), ['/nowhere']),
+    (dict(mode='eval'), ['no checkpoint found']),
+    (dict(mode='export'), ['no checkpoint found']),
+    (dict(strategy='tpu', tpu='local'), ['tpu', 'TPU VM']),
+    (dict(model_dir='/dev/null/x'), ['/dev/null/x']),
+  ],
+)
+def test_a_wrong_value_ends_in_one_line(capsys, tmp_path, settings, words):
+  settings = {'model_dir': str(tmp_path / 'run'), **settings}
+  assert _run(**settings) == 2
+  line = _only_line(capsys)
+  for word in words:
+    assert word in line
+
+
+def test_an_argument_that_is_no_flag_is_refused(capsys):
+  assert main.main(['main.py', 'train']) == 2
+  assert 'train: got an argument' in _only_line(capsys)
+
+
+def _command(model_dir, *arguments):
+  return [
+    sys.executable,
+    'main.py',
+    '--config_file=hparams/demo.yaml',
+    f'--model_dir={model_dir}',
+    f'--params_override={_TINY}',
+    *arguments,
+  ]
+
+
+@pytest.fixture(scope='module', name='run')
+def _finished_run(tmp_path_factory):
+  """The main job, tiny, as a user starts it."""
+  model_dir = tmp_path_factory.mktemp('run')
+  result = subprocess.run(
+    _command(model_dir),
+    cwd=_ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert result.returncode == 0, result.stderr
+  return model_dir, result
+
+
+def test_the_main_job_says_where_everything_lies(run):
+  model_dir, result = run
+  assert 'Traceback' not in result.stderr
+  for name in ('main', 'auxiliary', 'attacked', 'stylized'):
+    assert f'\n{name} ' in f'\n{result.stdout}'
+  places = dict(
+    line.split(maxsplit=1)
+    for line in result.stdout.splitlines()
+    if str(model_dir) in line
+  )
+  assert set(places) == {'checkpoint', 'TensorBoard', 'picture', 'SavedModel'}
+  for place in places.values():
+    assert os.path.exists(place)
+  with open(model_dir / 'eval.json', encoding='utf-8') as file:
+    values = json.load(file)
+  assert values['num_examples'] == 500 and values['weights'] == 'ema'
+  for name in ('auxiliary', 'attacked', 'stylized'):
+    assert (model_dir / 'evals' / f'{name}.json').exists()
+
+
+def _start_and_signal(model_dir, signal_number):
+  """Starts training, ends it once three intervals are logged."""
+  process = subprocess.Popen(
+    _command(model_dir, '--mode=train'), cwd=_ROOT, stderr=subprocess.DEVNULL
+  )
+  metrics = model_dir / 'metrics.jsonl'
+  while process.poll() is None:
+    if metrics.exists() and metrics.read_text().count('\n') >= 3:
+      process.send_signal(signal_number)
+      break
+    time.sleep(0.01)
+  return process.wait()
+
+
+def _checkpoint_values(model_dir):
+  path = tf.train.latest_checkpoint(str(model_dir / 'checkpoints'))
+  reader = tf.train.load_checkpoint(path)
+  return {
+    name: reader.get_tensor(name)
+    for name in reader.get_variable_to_shape_map()
+    if not name.startswith('save_counter')
+  }
+
+
+def test_a_killed_run_ends_with_the_bits_of_an_uninterrupted_one(run, tmp_path):
+  assert _start_and_signal(tmp_path, signal.SIGKILL) == -signal.SIGKILL
+  interrupted = checkpoints.checkpoint_paths(str(tmp_path / 'checkpoints'))
+  assert interrupted and not interrupted[0].endswith('-16')
+  done = subprocess.run(
+    _command(tmp_path, '--mode=train'),
+    cwd=_ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  assert f'Resuming from {interrupted[0]}' in done.stderr
+  ours, theirs = _checkpoint_values(tmp_path), _checkpoint_values(run[0])
+  assert set(ours) == set(theirs) and len(ours) > 500
+  for name, value in theirs.items():
+    np.testing.assert_array_equal(ours[name], value, name)
+  assert _metrics(tmp_path) == _metrics(run[0])
+
+
+def test_sigterm_saves_and_has_its_exit_code(tmp_path):
+  assert _start_and_signal(tmp_path, signal.SIGTERM) == 143
+  saved = checkpoints.checkpoint_paths(str(tmp_path / 'checkpoints'))[0]
+  assert saved.endswith(f'-{_metrics(tmp_path)[-1]["step"]}')
+
+
+def _metrics(model_dir):
+  lines = (model_dir / 'metrics.jsonl').read_text().splitlines()
+  values = [json.loads(line) for line in lines]
+  return [{**v, 'images_per_second': None} for v in values]
+
+
+def test_evaluation_repeats_the_figures_of_training(run):
+  model_dir, _ = run
+  path = model_dir / 'eval.json'
+  before = path.read_text()
+  assert _run(mode='eval', model_dir=str(model_dir)) == 0
+  after = json.loads(path.read_text())
+  assert after == pytest.approx(json.loads(before), rel=1e-5)
+
+
+def test_the_model_dir_of_another_network_stays_as_it_is(capsys, run):
+  model_dir, _ = run
+  before = sorted(os.listdir(model_dir / 'checkpoints'))
+  settings = dict(mode='train', model_dir=str(model_dir))
+  assert _run(**settings, model_name='efficientnet-b1') == 2
+  line = _only_line(capsys)
+  assert 'model.name' in line and 'efficientnet-b0' in line
+  assert _run(**settings, params_override='train.method=vanilla,eval.tests={}')
+  assert sorted(os.listdir(model_dir / 'checkpoints')) == before
+
+
+def test_a_damaged_record_file_stops_training(capsys, tmp_path):
+  data = tmp_path / 'data'
+  shutil.copytree(os.path.join(_ROOT, 'testdata'), data)
+  shard = sorted(data.glob('train-*'))[0]
+  content = bytearray(shard.read_bytes())
+  content[len(content) // 2] ^= 1
+  shard.write_bytes(content)
+  settings = dict(
+    mode='train',
+    config_file=os.path.join(_ROOT, 'hparams', 'demo.yaml'),
+    data_dir=str(data),
+    model_dir=str(tmp_path / 'run'),
+    params_override=_TINY,
+  )
+  assert _run(**settings) == 2
+  assert shard.name in _only_line(capsys)

@@ -1,0 +1,70 @@
+"""The benchmark's arithmetic and output; its peers do the same work."""
+
+import json
+
+import numpy as np
+from PIL import Image
+import pytest
+import tensorflow as tf
+
+from efficientnet_advprop.data import image_ops_test
+from tools import benchmark_input
+from tools import input_peers
+
+
+def _burn(milliseconds):
+  """A path that takes so much of the CPU per image, by the test's clock."""
+
+  def path(count):
+    _burn.clock += milliseconds * 1e-3 * count
+
+  return path
+
+
+def test_the_last_line_is_json_of_the_ratios(monkeypatch, capsys):
+  _burn.clock = 0.0
+  costs = {
+    'autoaugment': 0.5,
+    'autoaugment, official': 2.0,
+    'input, plain view': 2.0,
+    'input, augmented view': 2.5,
+    'input, both views': 2.6,
+    'input, official': 5.0,
+    'input, pillow': 3.0,
+  }
+  paths = {name: _burn(cost) for name, cost in costs.items()}
+  monkeypatch.setattr(benchmark_input, 'paths', lambda *_: paths)
+  monkeypatch.setattr(benchmark_input.time, 'process_time', lambda: _burn.clock)
+  benchmark_input.run(rounds=3, images=100, size=224)
+  result = json.loads(capsys.readouterr().out.splitlines()[-1])
+  assert result == {
+    'autoaugment_over_official': 4.0,
+    'input_over_official': 2.0,
+    'input_over_pil': 1.2,
+    'two_views': 1.3,
+  }
+
+
+def test_pictures_have_the_size_of_imagenet():
+  _, pictures = benchmark_input.photographs()
+  drawn = benchmark_input._drawn(np.random.default_rng(1))
+  for picture in [*pictures, drawn]:
+    assert picture.shape == (400, 500, 3) and picture.dtype == np.uint8
+    assert picture.std() > 20
+
+
+@pytest.mark.parametrize('name', sorted(input_peers._OFFICIAL))
+def test_the_official_structure_does_the_same_work_as_pillow(name):
+  picture = image_ops_test.IMAGES['photograph']
+  value = {'Posterize': 5, 'Solarize': 90, 'SolarizeAdd': 33, 'Color': 1.54}
+  value.update({'Rotate': 12.0, 'TranslateY': 40.0})
+  value = value.get(name, 0.12)
+  result = input_peers._OFFICIAL[name](tf.constant(picture), value)
+  pillow = image_ops_test.PILLOW[name](Image.fromarray(picture), value)
+  difference = np.abs(result.numpy().astype(int) - np.asarray(pillow)).max(-1)
+  # Nearest sampling from pixel corners, not centres, picks other neighbours.
+  if name in ('Rotate', 'ShearX', 'ShearY'):
+    difference = difference[2:-2, 2:-2]
+    assert np.median(difference) <= 8
+  else:
+    assert difference.max() <= 1

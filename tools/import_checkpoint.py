@@ -1,0 +1,395 @@
+"""Imports published EfficientNet weights as a run of ours.
+
+  python tools/import_checkpoint.py --checkpoint=/path/to/efficientnet-b0 \
+      --model_name=efficientnet-b0 --model_dir=runs/imported
+
+The checkpoint is in TensorFlow 1's format, as the official EfficientNet and
+AdvProp checkpoints are, or a Keras weights file (.h5) of keras.applications'
+EfficientNetB0 to B7. Afterwards `main.py --mode=eval` and `--mode=export` work
+on the model_dir, and training starts from the weights.
+
+Only numbers are read, by their names; no code in a file is ever run. Every
+variable of the network must be found, and every number in the file be of use.
+"""
+
+from collections.abc import Mapping, Sequence
+import os
+import re
+import sys
+from typing import Optional, cast
+
+from absl import app
+from absl import flags
+import h5py
+import numpy as np
+
+# A script finds the package only beside its own folder.
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
+
+from efficientnet_advprop import checkpoints
+from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import models
+from efficientnet_advprop import modes
+from efficientnet_advprop.models import efficientnet
+from efficientnet_advprop.training import optimization
+
+import tensorflow as tf  # isort: skip
+
+# Several programs share names of flags; only the one that runs defines them
+# for all.
+_FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
+_CHECKPOINT = flags.DEFINE_string(
+  'checkpoint',
+  None,
+  'A TF1 checkpoint, without suffix, or a .h5 file.',
+  flag_values=_FLAGS,
+)
+_MODEL_NAME = flags.DEFINE_enum(
+  'model_name',
+  None,
+  config_lib.MODEL_NAMES,
+  'The network.',
+  flag_values=_FLAGS,
+)
+_MODEL_DIR = flags.DEFINE_string(
+  'model_dir', None, 'The run to create.', flag_values=_FLAGS
+)
+_OVERRIDES = flags.DEFINE_string(
+  'params_override',
+  '',
+  'Changes to the recipe: data.num_classes=10',
+  flag_values=_FLAGS,
+)
+_NORMALIZATION = flags.DEFINE_enum(
+  'normalization',
+  None,
+  ['advprop', 'imagenet'],
+  'The pixels that the weights expect: [-1, 1], as AdvProp checkpoints do, or'
+  ' less the mean and over the standard deviation of ImageNet, as the official'
+  ' vanilla checkpoints and keras.applications do. Default: imagenet for .h5,'
+  ' else advprop.',
+  flag_values=_FLAGS,
+)
+
+_EMA_SUFFIX = '/ExponentialMovingAverage'
+# Of a training run's state: not weights.
+_SLOTS = re.compile(r'(^|/)(global_step|RMSProp(_\d+)?|Momentum)$')
+# What an auxiliary norm adds to the name of the main norm beside it.
+_AUXILIARY_SUFFIX = '_aux'
+_NORM_VARIABLES = ('gamma', 'beta', 'moving_mean', 'moving_variance')
+# Of ImageNet, red, green and blue, in units of [0, 1].
+_MEAN = np.array([0.485, 0.456, 0.406])
+_STDDEV = np.array([0.229, 0.224, 0.225])
+
+Values = Mapping[str, np.ndarray]
+Names = dict[str, tf.Variable]
+
+
+# --- Names ------------------------------------------------------------------
+
+
+def _of_norm(
+  name: str, norm: models.AuxBatchNormalization, domain: str
+) -> Names:
+  variables = norm.norm_of(domain)
+  return {f'{name}/{v}': getattr(variables, v) for v in _NORM_VARIABLES}
+
+
+def official_names(
+  model: efficientnet.EfficientNet, domain: str = config_lib.MAIN_DOMAIN
+) -> Names:
+  """The names of a network's variables in official checkpoints.
+
+  Without the network's name in front, and with `batch_normalization` for the
+  norms, which TPU code calls `tpu_batch_normalization`.
+
+  Args:
+    model: the network.
+    domain: whose norms; an auxiliary one has the suffix `_aux`.
+  """
+  suffix = '' if domain == config_lib.MAIN_DOMAIN else _AUXILIARY_SUFFIX
+
+  def indexed(name: str, index: int) -> str:
+    return name if index == 0 else f'{name}_{index}'
+
+  def norm_names(scope: str, index: int, layer: tf.keras.layers.Layer) -> Names:
+    name = indexed('batch_normalization', index) + suffix
+    return _of_norm(f'{scope}/{name}', layer.norm, domain)
+
+  names: Names = {}
+  for scope, layer in (('stem', model.stem), ('head', model.head)):
+    names[f'{scope}/conv2d/kernel'] = layer.kernel
+    names.update(norm_names(scope, 0, layer))
+  for number, block in enumerate(model.blocks):
+    scope = f'blocks_{number}'
+    first = 0 if block.expand is None else 1
+    if block.expand is not None:
+      names[f'{scope}/conv2d/kernel'] = block.expand.kernel
+      names.update(norm_names(scope, 0, block.expand))
+    depthwise = f'{scope}/depthwise_conv2d/depthwise_kernel'
+    names[depthwise] = block.depthwise.kernel
+    names.update(norm_names(scope, first, block.depthwise))
+    project = indexed('conv2d', first)
+    names[f'{scope}/{project}/kernel'] = block.project.kernel
+    names.update(norm_names(scope, first + 1, block.project))
+    gates = (block.excite.reduce, block.excite.expand)
+    for name, layer in zip(('conv2d', 'conv2d_1'), gates):
+      names[f'{scope}/se/{name}/kernel'] = layer.kernel
+      names[f'{scope}/se/{name}/bias'] = layer.bias
+  names['head/dense/kernel'] = model.classifier.kernel
+  names['head/dense/bias'] = model.classifier.bias
+  return names
+
+
+def keras_names(model: efficientnet.EfficientNet) -> Names:
+  """The names of a network's variables in keras.applications."""
+  main = config_lib.MAIN_DOMAIN
+  names: Names = {}
+  for name, layer in (('stem', model.stem), ('top', model.head)):
+    names[f'{name}_conv/kernel'] = layer.kernel
+    names.update(_of_norm(f'{name}_bn', layer.norm, main))
+  depth = model.model_config.depth_coefficient
+  blocks = iter(model.blocks)
+  for number, stage in enumerate(efficientnet.STAGES, 1):
+    for repeat in range(efficientnet.round_repeats(stage.repeats, depth)):
+      block, name = next(blocks), f'block{number}{chr(ord("a") + repeat)}_'
+      if block.expand is not None:
+        names[f'{name}expand_conv/kernel'] = block.expand.kernel
+        names.update(_of_norm(f'{name}expand_bn', block.expand.norm, main))
+      names[f'{name}dwconv/depthwise_kernel'] = block.depthwise.kernel
+      names.update(_of_norm(f'{name}bn', block.depthwise.norm, main))
+      names[f'{name}project_conv/kernel'] = block.project.kernel
+      names.update(_of_norm(f'{name}project_bn', block.project.norm, main))
+      gates = ('reduce', block.excite.reduce), ('expand', block.excite.expand)
+      for gate, layer in gates:
+        names[f'{name}se_{gate}/kernel'] = layer.kernel
+        names[f'{name}se_{gate}/bias'] = layer.bias
+  names['predictions/kernel'] = model.classifier.kernel
+  names['predictions/bias'] = model.classifier.bias
+  return names
+
+
+# --- Reading ----------------------------------------------------------------
+
+
+def read_official(path: str) -> tuple[Values, Values]:
+  """Reads a TF1 checkpoint.
+
+  Args:
+    path: without the suffixes of its files, or its folder.
+
+  Returns:
+    Raw and averaged values by their official names. If the file holds only one
+    of them, it stands for both.
+
+  Raises:
+    CheckpointError: the file is missing or damaged.
+  """
+  raw: dict[str, np.ndarray] = {}
+  averaged: dict[str, np.ndarray] = {}
+  try:
+    reader = tf.train.load_checkpoint(path)
+    for name in reader.get_variable_to_shape_map():
+      is_average = name.endswith(_EMA_SUFFIX)
+      plain = name[: -len(_EMA_SUFFIX)] if is_average else name
+      if _SLOTS.search(plain):
+        continue
+      plain = plain.partition('/')[2].replace('tpu_batch_norm', 'batch_norm')
+      values = averaged if is_average else raw
+      values[plain] = reader.get_tensor(name)
+  except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
+    reason = (str(error).splitlines() or ['damaged'])[0]
+    raise checkpoints.CheckpointError(
+      f'{path}: cannot be read: {reason}'
+    ) from error
+  return raw or averaged, averaged or raw
+
+
+def read_keras(path: str) -> Values:
+  """Reads the numbers of a Keras .h5 file by `<layer>/<variable>`.
+
+  Raises:
+    CheckpointError: the file is missing, damaged or of another kind.
+  """
+  values: dict[str, np.ndarray] = {}
+
+  def visit(name: str, item: object) -> None:
+    parts = name.split('/')
+    if not isinstance(item, h5py.Dataset) or parts[0] == 'optimizer_weights':
+      return
+    key = '/'.join(parts[-2:]).partition(':')[0]
+    if item.dtype.kind not in 'fiu':
+      raise ValueError(f'{name} holds no numbers')
+    # The normalization of pixels is --normalization.
+    if not key.startswith('normalization'):
+      values[key] = item[()]
+
+  try:
+    with h5py.File(path, 'r') as file:
+      file.visititems(visit)
+  except (OSError, ValueError, RuntimeError, KeyError) as error:
+    reason = (str(error).splitlines() or ['damaged'])[0]
+    raise checkpoints.CheckpointError(
+      f'{path}: cannot be read: {reason}'
+    ) from error
+  return values
+
+
+# --- Converting -------------------------------------------------------------
+
+
+def assign(values: Values, names: Names, source: str) -> None:
+  """Gives each variable its value.
+
+  Raises:
+    CheckpointError: a value is missing, left over or of another shape.
+  """
+  missing = sorted(set(names) - set(values))
+  surplus = sorted(set(values) - set(names))
+  problems = []
+  for title, keys in (('lacks', missing), ('has beyond it', surplus)):
+    if keys:
+      more = f' and {len(keys) - 1} more' if len(keys) > 1 else ''
+      problems.append(f'{title} {keys[0]}{more}')
+  for name in sorted(set(names) & set(values)):
+    found, expected = values[name].shape, tuple(names[name].shape)
+    if found != expected:
+      problems.append(f'{name} has the shape {found}, not {expected}')
+      break
+  if problems:
+    raise checkpoints.CheckpointError(
+      f'{source}: not the variables of this network: {"; ".join(problems)}'
+    )
+  for name, variable in names.items():
+    variable.assign(values[name])
+
+
+def fold_normalization(model: efficientnet.EfficientNet) -> None:
+  """Makes a network for mean-and-deviation pixels take those in [-1, 1].
+
+  With x' = x * scale + offset, a convolution of x' is one of x with a scaled
+  kernel, plus a constant that the norm's moving mean takes up.
+
+  NOTE: exact but for the outermost pixels: where the convolution pads with
+  zeros, the two ranges mean different colours by them.
+  """
+  scale, offset = 0.5 / _STDDEV, (0.5 - _MEAN) / _STDDEV
+  kernel = model.stem.kernel.numpy().astype(np.float64)
+  shift = np.einsum('hwio,i->o', kernel, offset)
+  norm = model.stem.norm
+  model.stem.kernel.assign(kernel * scale[:, np.newaxis])
+  norm.moving_mean.assign(norm.moving_mean.numpy() - shift)
+
+
+def copy_main_norms(model: efficientnet.EfficientNet) -> None:
+  """Starts all auxiliary norms as copies of the main ones."""
+  for layer in model.submodules:
+    if isinstance(layer, models.AuxBatchNormalization):
+      for domain in layer.auxiliary_domains:
+        for name in _NORM_VARIABLES:
+          auxiliary = getattr(layer.norm_of(domain), name)
+          auxiliary.assign(getattr(layer, name))
+
+
+def _fill(
+  model: efficientnet.EfficientNet,
+  values: Values,
+  source: str,
+  is_keras: bool,
+  folds: bool,
+) -> None:
+  """Gives a network the values, with all that follows from them."""
+  names = keras_names(model) if is_keras else official_names(model)
+  has_auxiliary = any(f'{_AUXILIARY_SUFFIX}/' in name for name in values)
+  if has_auxiliary:
+    for domain in model.auxiliary_domains:
+      names.update(official_names(model, domain))
+  assign(values, names, source)
+  if folds:
+    fold_normalization(model)
+  if not has_auxiliary:
+    copy_main_norms(model)
+
+
+def import_checkpoint(
+  source: str,
+  model_name: str,
+  model_dir: str,
+  overrides: Sequence[str] = (),
+  normalization: Optional[str] = None,
+) -> config_lib.Config:
+  """Writes `config.yaml` and `checkpoints/ckpt-0` of a new run.
+
+  Args:
+    source: a TF1 checkpoint, or a .h5 file.
+    model_name: the network; its recipe is the paper's.
+    model_dir: of the run.
+    overrides: changes to the recipe, `section.key=value`.
+    normalization: `advprop` or `imagenet`; see the flag.
+
+  Returns:
+    The run's configuration.
+
+  Raises:
+    CheckpointError: the source cannot be read or is of another network, or
+      model_dir holds a run.
+    ConfigError: an override is not allowed.
+  """
+  config_path = os.path.join(model_dir, 'config.yaml')
+  directory = os.path.join(model_dir, 'checkpoints')
+  if os.path.exists(config_path) or checkpoints.checkpoint_paths(directory):
+    raise checkpoints.CheckpointError(f'{model_dir}: holds a run already')
+  recipe = modes.recipe_path(f'imagenet/{model_name}')
+  config = config_lib.load_config(recipe, overrides)
+  is_keras = source.endswith('.h5')
+  values = [read_keras(source)] * 2 if is_keras else read_official(source)
+  folds = (normalization or ('advprop', 'imagenet')[is_keras]) == 'imagenet'
+  networks = []
+  for part in values:
+    networks.append(
+      models.create_model(
+        config.model, config.data.num_classes, config.auxiliary_domains
+      )
+    )
+    _fill(networks[-1], part, source, is_keras, folds)
+  checkpoint = tf.train.Checkpoint(
+    model=networks[0],
+    ema=networks[1],
+    optimizer=optimization.create_optimizer(config, networks[0]),
+  )
+  os.makedirs(model_dir, exist_ok=True)
+  checkpoints.CheckpointManager(checkpoint, directory, keep=1).save(0)
+  with open(config_path, 'w', encoding='utf-8') as file:
+    file.write(config_lib.to_yaml(config))
+  return config
+
+
+def main(_: list[str]) -> None:
+  """Runs the import; an error ends in one line and exit code 2."""
+  try:
+    import_checkpoint(
+      # None is refused when the flags are parsed.
+      cast(str, _CHECKPOINT.value),
+      cast(str, _MODEL_NAME.value),
+      cast(str, _MODEL_DIR.value),
+      config_lib.parse_overrides(_OVERRIDES.value),
+      _NORMALIZATION.value,
+    )
+  except (OSError, ValueError) as error:
+    print('import_checkpoint:', error, file=sys.stderr)
+    sys.exit(2)
+  print(f'Imported into {_MODEL_DIR.value}; now main.py --model_dir of it.')
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+  """Parses flags; a wrong one ends in one line."""
+  try:
+    return _FLAGS(argv)
+  except flags.Error as error:
+    print('import_checkpoint:', ' '.join(str(error).split()), file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == '__main__':
+  flags.mark_flags_as_required(['checkpoint', 'model_name', 'model_dir'])
+  app.run(main, flags_parser=_parse_flags)
