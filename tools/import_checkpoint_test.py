@@ -75,7 +75,7 @@ def _official_name(layer, variable):
 def _official_values(reference):
   values = {}
   for layer in reference.layers:
-    if layer.name == 'normalization':
+    if isinstance(layer, tf.keras.layers.Normalization):
       continue
     for variable in layer.weights:
       name = variable.name.split('/')[-1].split(':')[0]
