@@ -7,7 +7,6 @@ the key, the value and what is allowed.
 
 from collections.abc import Iterable, Mapping
 import dataclasses
-import difflib
 import math
 import os
 import re
@@ -15,6 +14,11 @@ import typing
 from typing import Any, Optional
 
 import yaml
+
+from efficientnet_advprop import fields
+from efficientnet_advprop.fields import ConfigError as ConfigError
+from efficientnet_advprop.fields import check_choice as check_choice
+from efficientnet_advprop.fields import nearest as nearest
 
 # Compound scaling: width, depth, image size in pixels, dropout rate.
 # B0-B7 from the EfficientNet paper's code, B8 from AdvProp's (facts of the
@@ -40,130 +44,21 @@ METHOD_DOMAINS = {
 }
 
 
-class ConfigError(ValueError):
-  """A value that a run cannot have; the message is one line for the user."""
-
-  def __init__(self, key: str, value: Any, allowed: str):
-    self.key, self.value, self.allowed = key, value, allowed
-    super().__init__(f'{key}: got {value!r}; allowed: {allowed}')
-
-  def under(self, prefix: str) -> 'ConfigError':
-    """The same error with `prefix.` before its key."""
-    return ConfigError(f'{prefix}.{self.key}', self.value, self.allowed)
-
-
-def nearest(value: str, options: Iterable[str]) -> str:
-  """Returns `a, b, c (did you mean b?)` for an error message."""
-  options = list(options)
-  matches = difflib.get_close_matches(str(value), options, 1, 0.5)
-  hint = f' (did you mean {matches[0]}?)' if matches else ''
-  return ', '.join(options) + hint
-
-
-def check_choice(key: str, value: str, choices: Iterable[str]) -> str:
-  """Returns `value` if it is one of `choices`, or raises ConfigError."""
-  if value not in choices:
-    raise ConfigError(key, value, nearest(value, choices))
-  return value
-
-
-def _field(
-  default: Any,
-  low: float = -math.inf,
-  high: float = math.inf,
-  choices: tuple[str, ...] = (),
-  above: float = -math.inf,
-  optional: bool = False,
-) -> Any:
-  """A dataclass field whose value lies in [low, high], > above, in choices.
-
-  An optional one may be given as None, which its class replaces.
-  """
-  metadata = dict(
-    low=low, high=high, choices=choices, above=above, optional=optional
-  )
-  return dataclasses.field(default=default, metadata=metadata)
-
-
-def _allowed_range(meta: Mapping[str, Any], kind: str) -> str:
-  if meta['above'] > -math.inf and meta['high'] < math.inf:
-    return f'{kind} above {meta["above"]:g} and at most {meta["high"]:g}'
-  if meta['above'] > -math.inf:
-    return f'{kind} above {meta["above"]:g}'
-  if meta['high'] < math.inf:
-    return f'{kind} from {meta["low"]:g} to {meta["high"]:g}'
-  if meta['low'] > -math.inf:
-    return f'{kind} of at least {meta["low"]:g}'
-  return kind
-
-
-def _strip_optional(hint: Any) -> tuple[Any, bool]:
-  arguments = typing.get_args(hint)
-  if type(None) in arguments:
-    return next(a for a in arguments if a is not type(None)), True
-  return hint, False
-
-
-def _checked(name: str, value: Any, hint: Any, meta: Mapping[str, Any]) -> Any:
-  """Returns `value` as the type `hint`, or raises ConfigError."""
-  hint, optional = _strip_optional(hint)
-  if value is None and (optional or meta.get('optional')):
-    return None
-  if hint is bool:
-    if not isinstance(value, bool):
-      raise ConfigError(name, value, 'true or false')
-    return value
-  if hint is str:
-    choices = meta.get('choices', ())
-    if not isinstance(value, str):
-      raise ConfigError(name, value, ', '.join(choices) or 'a string')
-    return check_choice(name, value, choices) if choices else value
-  if hint in (int, float):
-    kind = 'a whole number' if hint is int else 'a number'
-    allowed = _allowed_range(meta, kind)
-    try:
-      # YAML 1.1 reads `1e-5`, which has no dot, as a string.
-      number = float(value) if not isinstance(value, bool) else math.nan
-    except (TypeError, ValueError):
-      number = math.nan
-    inside = meta['low'] <= number <= meta['high'] and number > meta['above']
-    if not math.isfinite(number) or not inside:
-      raise ConfigError(name, value, allowed)
-    if hint is int and number != int(number):
-      raise ConfigError(name, value, allowed)
-    return hint(number)
-  return value
-
-
-class _Checked:
-  """Base of the sections: checks every field after construction."""
-
-  def __post_init__(self) -> None:
-    hints = typing.get_type_hints(type(self))
-    for field in dataclasses.fields(self):  # type: ignore[arg-type]
-      value = getattr(self, field.name)
-      value = _checked(field.name, value, hints[field.name], field.metadata)
-      self._set(field.name, value)
-
-  def _set(self, name: str, value: Any) -> None:
-    object.__setattr__(self, name, value)  # The sections are frozen.
-
-
 @dataclasses.dataclass(frozen=True)
-class ModelConfig(_Checked):
+class ModelConfig(fields.Checked):
   """The network. A value of None means the model family's own."""
 
-  name: str = _field('efficientnet-b0', choices=MODEL_NAMES)
-  width_coefficient: float = _field(None, optional=True, above=0, high=10)
-  depth_coefficient: float = _field(None, optional=True, above=0, high=10)
+  name: str = fields.field('efficientnet-b0', choices=MODEL_NAMES)
+  width_coefficient: float = fields.field(None, optional=True, above=0, high=10)
+  depth_coefficient: float = fields.field(None, optional=True, above=0, high=10)
   # Height and width of the network's input, in pixels.
-  image_size: int = _field(None, optional=True, low=8, high=4096)
-  dropout_rate: float = _field(None, optional=True, low=0, high=0.99)
+  image_size: int = fields.field(None, optional=True, low=8, high=4096)
+  dropout_rate: float = fields.field(None, optional=True, low=0, high=0.99)
   # Of the last block; earlier ones survive more often, linearly in the depth.
-  survival_probability: float = _field(0.8, above=0, high=1)
+  survival_probability: float = fields.field(0.8, above=0, high=1)
   # 1 keeps the resolution of small images, 2 is the paper's.
-  stem_stride: int = _field(2, low=1, high=2)
-  batch_norm_momentum: float = _field(0.99, low=0, high=0.99999)
+  stem_stride: int = fields.field(2, low=1, high=2)
+  batch_norm_momentum: float = fields.field(0.99, low=0, high=0.99999)
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -175,7 +70,7 @@ class ModelConfig(_Checked):
 
 
 @dataclasses.dataclass(frozen=True)
-class AttackConfig(_Checked):
+class AttackConfig(fields.Checked):
   """How adversarial images are made (paper, sections 5.1 and 5.4).
 
   `pgd` starts at a random point of the epsilon ball and projects onto the ball
@@ -184,21 +79,21 @@ class AttackConfig(_Checked):
   Epsilon and step size are in units of 0-255 pixel values.
   """
 
-  name: str = _field('pgd', choices=('pgd', 'ifgsm', 'gd', 'fgsm'))
-  epsilon: float = _field(1.0, low=0, high=255)
+  name: str = fields.field('pgd', choices=('pgd', 'ifgsm', 'gd', 'fgsm'))
+  epsilon: float = fields.field(1.0, low=0, high=255)
   # None: 1 as in the paper; epsilon for fgsm.
-  step_size: float = _field(None, optional=True, low=0, high=255)
+  step_size: float = fields.field(None, optional=True, low=0, high=255)
   # None: the paper's epsilon + 1, but 1 at epsilon 1; 1 for fgsm.
-  num_steps: int = _field(None, optional=True, low=1, high=1000)
+  num_steps: int = fields.field(None, optional=True, low=1, high=1000)
   # 'label' moves away from the true class, 'random' towards a wrong one. The
   # paper does not say; Madry et al., whom it follows, use the label.
-  target: str = _field('label', choices=('label', 'random'))
+  target: str = fields.field('label', choices=('label', 'random'))
   # Whether the attacked network normalizes by moving ('eval') or by batch
   # statistics ('train'). The paper does not say; the first author's other
   # public code uses the moving ones, which also leaves them untouched.
-  batch_norm: str = _field('eval', choices=('eval', 'train'))
+  batch_norm: str = fields.field('eval', choices=('eval', 'train'))
   # Share of images whose attack starts at the image, not at a random point.
-  clean_start_probability: float = _field(0.0, low=0, high=1)
+  clean_start_probability: float = fields.field(0.0, low=0, high=1)
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -223,98 +118,100 @@ class AttackConfig(_Checked):
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig(_Checked):
+class DataConfig(fields.Checked):
   """Where images come from and how they become network inputs."""
 
   # A folder of TFRecords or of class folders, or `tfds:<name>`. Empty: the
   # embedded data set.
-  dir: str = _field('')
-  train_split: str = _field('train')
-  eval_split: str = _field('validation')
-  num_classes: int = _field(1000, low=2)
-  num_train_images: int = _field(1_281_167, low=1)
-  num_eval_images: int = _field(50_000, low=1)
+  dir: str = fields.field('')
+  train_split: str = fields.field('train')
+  eval_split: str = fields.field('validation')
+  num_classes: int = fields.field(1000, low=2)
+  num_train_images: int = fields.field(1_281_167, low=1)
+  num_eval_images: int = fields.field(50_000, low=1)
   # The first so many training shards are held out (minival of the official
   # code: 20); evaluate on them with data.eval_split=minival.
-  minival_shards: int = _field(0, low=0)
+  minival_shards: int = fields.field(0, low=0)
   # Smallest area of the Inception crop as a share of the image.
-  min_crop_area: float = _field(0.08, above=0, high=1)
+  min_crop_area: float = fields.field(0.08, above=0, high=1)
   # Evaluation crops the centre size/(size + padding) of the short side.
-  eval_crop_padding: int = _field(32, low=0)
-  flip: bool = _field(True)
-  augmentation: str = _field(
+  eval_crop_padding: int = fields.field(32, low=0)
+  flip: bool = fields.field(True)
+  augmentation: str = fields.field(
     'autoaugment', choices=('none', 'autoaugment', 'randaugment')
   )
-  randaugment_layers: int = _field(2, low=1, high=16)
-  randaugment_magnitude: float = _field(10.0, low=0, high=30)
+  randaugment_layers: int = fields.field(2, low=1, high=16)
+  randaugment_magnitude: float = fields.field(10.0, low=0, high=30)
   # Encoded records that the shuffle holds in memory. A smaller training set is
   # shuffled perfectly.
-  shuffle_window: int = _field(16_384, low=1)
+  shuffle_window: int = fields.field(16_384, low=1)
   # How many undecodable records a run may replace before it stops.
-  max_bad_records: int = _field(0, low=0)
+  max_bad_records: int = fields.field(0, low=0)
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig(_Checked):
+class TrainConfig(fields.Checked):
   """The optimization. Defaults are the official EfficientNet recipe."""
 
-  method: str = _field('advprop', choices=tuple(METHOD_DOMAINS))
-  epochs: float = _field(350.0, above=0)
-  batch_size: int = _field(4096, low=1)  # Over all replicas.
+  method: str = fields.field('advprop', choices=tuple(METHOD_DOMAINS))
+  epochs: float = fields.field(350.0, above=0)
+  batch_size: int = fields.field(4096, low=1)  # Over all replicas.
   # At a batch of 256; scaled linearly with the batch size.
-  learning_rate: float = _field(0.016, low=0)
-  warmup_epochs: float = _field(5.0, low=0)
-  decay_factor: float = _field(0.97, above=0, high=1)
-  decay_epochs: float = _field(2.4, above=0)
-  weight_decay: float = _field(1e-5, low=0)
-  label_smoothing: float = _field(0.1, low=0, high=0.99)
-  ema_decay: float = _field(0.9999, low=0, high=0.999999)
-  precision: str = _field('float32', choices=('float32', 'mixed_bfloat16'))
-  seed: int = _field(0, low=0, high=2**31 - 1)
+  learning_rate: float = fields.field(0.016, low=0)
+  warmup_epochs: float = fields.field(5.0, low=0)
+  decay_factor: float = fields.field(0.97, above=0, high=1)
+  decay_epochs: float = fields.field(2.4, above=0)
+  weight_decay: float = fields.field(1e-5, low=0)
+  label_smoothing: float = fields.field(0.1, low=0, high=0.99)
+  ema_decay: float = fields.field(0.9999, low=0, high=0.999999)
+  precision: str = fields.field(
+    'float32', choices=('float32', 'mixed_bfloat16')
+  )
+  seed: int = fields.field(0, low=0, high=2**31 - 1)
   # Steps between two log lines; one call of the compiled host loop.
-  log_steps: int = _field(100, low=1)
+  log_steps: int = fields.field(100, low=1)
   # Steps between two checkpoints, in whole log intervals. None: one epoch.
-  checkpoint_steps: Optional[int] = _field(None, low=1)
-  keep_checkpoints: int = _field(3, low=1)
+  checkpoint_steps: Optional[int] = fields.field(None, low=1)
+  keep_checkpoints: int = fields.field(3, low=1)
   # Epochs between two evaluations in train_and_eval.
-  eval_epochs: float = _field(10.0, above=0)
+  eval_epochs: float = fields.field(10.0, above=0)
 
 
 @dataclasses.dataclass(frozen=True)
-class TestConfig(_Checked):
+class TestConfig(fields.Checked):
   """A named evaluation beside the plain one, written to evals/<name>.json."""
 
   __test__ = False  # Not a test case, whatever its name makes pytest think.
 
-  split: Optional[str] = _field(None)  # None: data.eval_split.
-  domain: str = _field(MAIN_DOMAIN)
+  split: Optional[str] = fields.field(None)  # None: data.eval_split.
+  domain: str = fields.field(MAIN_DOMAIN)
   # Evaluate on adversarial images made from these settings.
   attack: Optional[AttackConfig] = None
 
 
 @dataclasses.dataclass(frozen=True)
-class EvalConfig(_Checked):
+class EvalConfig(fields.Checked):
   """How a network is evaluated."""
 
-  batch_size: int = _field(1024, low=1)  # Over all replicas.
-  weights: str = _field('ema', choices=('ema', 'raw'))
+  batch_size: int = fields.field(1024, low=1)  # Over all replicas.
+  weights: str = fields.field('ema', choices=('ema', 'raw'))
   tests: Mapping[str, TestConfig] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
-class ExportConfig(_Checked):
+class ExportConfig(fields.Checked):
   """What is exported beside the SavedModel, and the test of all files."""
 
-  tflite: str = _field(
+  tflite: str = fields.field(
     'none', choices=('none', 'float32', 'float16', 'dynamic', 'int8')
   )
   # Images of data.eval_split on which the files must agree with the network.
-  verified_images: int = _field(500, low=1)
+  verified_images: int = fields.field(500, low=1)
   # Training images from which int8 learns the ranges of activations.
-  calibration_images: int = _field(200, low=1)
+  calibration_images: int = fields.field(200, low=1)
   # How much top-1 accuracy a TFLite file other than float32 may lose on the
   # verified images, in percentage points.
-  max_accuracy_drop: float = _field(1.0, low=0, high=100)
+  max_accuracy_drop: float = fields.field(1.0, low=0, high=100)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -359,7 +256,7 @@ def _from_dict(cls: Any, values: Any) -> Any:
   for name, value in values.items():
     if name not in names:
       raise ConfigError(str(name), value, f'keys {nearest(name, names)}')
-    hint, optional = _strip_optional(hints[name])
+    hint, optional = fields.strip_optional(hints[name])
     try:
       if dataclasses.is_dataclass(hint):
         if value is None and not optional:
