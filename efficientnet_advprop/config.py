@@ -34,13 +34,18 @@ _SCALING = {
   'efficientnet-b7': (2.0, 3.1, 600, 0.5),
   'efficientnet-b8': (2.2, 3.6, 672, 0.5),
 }
-MODEL_NAMES = tuple(_SCALING)
+_RESNETS = ('resnet-50', 'resnet-101', 'resnet-152', 'resnet-200')
+MODEL_NAMES = (*_SCALING, *_RESNETS)
 
 MAIN_DOMAIN = 'main'
 # Which auxiliary domains a training method normalizes separately.
 METHOD_DOMAINS = {
   'vanilla': (),
+  'adversarial': (),
+  'mixture': (),
+  'pretrain_finetune': (),
   'advprop': ('adversarial',),
+  'fine_grained': ('augmented', 'adversarial'),
 }
 
 
@@ -55,18 +60,36 @@ class ModelConfig(fields.Checked):
   image_size: int = fields.field(None, optional=True, low=8, high=4096)
   dropout_rate: float = fields.field(None, optional=True, low=0, high=0.99)
   # Of the last block; earlier ones survive more often, linearly in the depth.
-  survival_probability: float = fields.field(0.8, above=0, high=1)
-  # 1 keeps the resolution of small images, 2 is the paper's.
+  survival_probability: float = fields.field(
+    None, optional=True, above=0, high=1
+  )
+  # 1 keeps the resolution of small images, 2 is the paper's. A ResNet with 1
+  # has a 3x3 stem without pooling.
   stem_stride: int = fields.field(2, low=1, high=2)
-  batch_norm_momentum: float = fields.field(0.99, low=0, high=0.99999)
+  batch_norm_momentum: float = fields.field(
+    None, optional=True, low=0, high=0.99999
+  )
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    names = 'width_coefficient', 'depth_coefficient', 'image_size'
-    family = _SCALING[self.name]
-    for name, value in zip((*names, 'dropout_rate'), family):
+    scaling = _SCALING.get(self.name, (1.0, 1.0, 224, 0.0))
+    rest = (1.0, 0.9) if self.is_resnet else (0.8, 0.99)
+    names = (
+      *('width_coefficient', 'depth_coefficient', 'image_size'),
+      *('dropout_rate', 'survival_probability', 'batch_norm_momentum'),
+    )
+    family = dict(zip(names, (*scaling, *rest)))
+    for name, value in family.items():
       if getattr(self, name) is None:
         self._set(name, value)
+    for name in ('dropout_rate', 'survival_probability'):
+      if self.is_resnet and getattr(self, name) != family[name]:
+        allowed = f'{family[name]:g}: {self.name} drops nothing'
+        raise ConfigError(name, getattr(self, name), allowed)
+
+  @property
+  def is_resnet(self) -> bool:
+    return self.name in _RESNETS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,10 +173,23 @@ class DataConfig(fields.Checked):
 
 
 @dataclasses.dataclass(frozen=True)
+class DomainConfig(fields.Checked):
+  """A further auxiliary domain of the method `fine_grained`."""
+
+  # The image as augmentation leaves it, or the crop that it starts from.
+  view: str = fields.field('augmented', choices=('augmented', 'plain'))
+  # Turns the view into adversarial images.
+  attack: Optional[AttackConfig] = None
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig(fields.Checked):
   """The optimization. Defaults are the official EfficientNet recipe."""
 
   method: str = fields.field('advprop', choices=tuple(METHOD_DOMAINS))
+  # Of `fine_grained`, beside those that it always has.
+  domains: Mapping[str, DomainConfig] = dataclasses.field(default_factory=dict)
+  optimizer: str = fields.field('rmsprop', choices=('rmsprop', 'sgd'))
   epochs: float = fields.field(350.0, above=0)
   batch_size: int = fields.field(4096, low=1)  # Over all replicas.
   # At a batch of 256; scaled linearly with the batch size.
@@ -232,10 +268,25 @@ class Config:
     if self.train.batch_size > self.data.num_train_images:
       allowed = f'at most data.num_train_images={self.data.num_train_images}'
       raise ConfigError('train.batch_size', self.train.batch_size, allowed)
+    self._check_domains()
+
+  def _check_domains(self) -> None:
+    method = self.train.method
+    taken = (MAIN_DOMAIN, *METHOD_DOMAINS[method])
+    for name in self.train.domains:
+      if method != 'fine_grained':
+        allowed = 'none, or train.method=fine_grained'
+        raise ConfigError('train.domains', name, allowed)
+      if name in taken:
+        allowed = f'names other than {", ".join(taken)}'
+        raise ConfigError('train.domains', name, allowed)
+    if method == 'fine_grained' and self.data.augmentation == 'none':
+      allowed = 'autoaugment, randaugment with train.method=fine_grained'
+      raise ConfigError('data.augmentation', 'none', allowed)
 
   @property
   def auxiliary_domains(self) -> tuple[str, ...]:
-    return METHOD_DOMAINS[self.train.method]
+    return (*METHOD_DOMAINS[self.train.method], *self.train.domains)
 
   @property
   def steps_per_epoch(self) -> float:
@@ -244,6 +295,11 @@ class Config:
   @property
   def train_steps(self) -> int:
     return max(1, round(self.train.epochs * self.steps_per_epoch))
+
+  @property
+  def two_views(self) -> bool:
+    """Whether training needs the plain and the augmented crop."""
+    return self.train.method == 'fine_grained'
 
 
 def _from_dict(cls: Any, values: Any) -> Any:

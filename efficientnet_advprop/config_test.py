@@ -32,6 +32,8 @@ def _load(*overrides):
     ('data.num_train_images=9', r'^train\.batch_size: got 4096; .*9$'),
     ('train.epochs=null', r'^train\.epochs: got None; '),
     ('train=3', r'^params_override: '),
+    ('train.domains.a.view=plain', r"^train\.domains: got 'a'; .*fine_grained"),
+    ('train.domains.a.view=x', r'^train\.domains\.a\.view: .*plain'),
     ('train.epochs=[', r'^train\.epochs: '),
   ],
 )
@@ -70,6 +72,25 @@ def test_model_defaults_are_the_family_s():
   model = _load('model.name=efficientnet-b7').model
   assert (model.width_coefficient, model.depth_coefficient) == (2.0, 3.1)
   assert (model.image_size, model.dropout_rate) == (600, 0.5)
+
+
+def test_fine_grained_domains_are_config_entries():
+  fine = 'train.method=fine_grained'
+  config = _load(fine, 'train.domains.strong.attack.epsilon=8')
+  domains = ('augmented', 'adversarial', 'strong')
+  assert config.auxiliary_domains == domains and config.two_views
+  with pytest.raises(config_lib.ConfigError, match='names other than main'):
+    _load(fine, 'train.domains.augmented.view=plain')
+  with pytest.raises(config_lib.ConfigError, match='randaugment'):
+    _load(fine, 'data.augmentation=none')
+
+
+def test_resnet_defaults_are_the_family_s():
+  model = _load('model.name=resnet-152').model
+  assert (model.image_size, model.dropout_rate) == (224, 0)
+  assert (model.survival_probability, model.batch_norm_momentum) == (1, 0.9)
+  with pytest.raises(config_lib.ConfigError, match='drops nothing'):
+    _load('model.name=resnet-152', 'model.survival_probability=0.8')
 
 
 def test_recipes_inherit_and_remove(tmp_path):
@@ -146,6 +167,7 @@ def test_every_field_is_read_somewhere():
     type(getattr(config_lib.Config(), field.name))
     for field in dataclasses.fields(config_lib.Config)
   ]
-  for section in (*sections, config_lib.TestConfig):
+  others = config_lib.TestConfig, config_lib.DomainConfig
+  for section in (*sections, *others):
     for field in dataclasses.fields(section):
       assert re.search(rf'\.{field.name}\b', sources), (section, field.name)

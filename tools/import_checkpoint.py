@@ -47,7 +47,7 @@ _CHECKPOINT = flags.DEFINE_string(
 _MODEL_NAME = flags.DEFINE_enum(
   'model_name',
   None,
-  config_lib.MODEL_NAMES,
+  [name for name in config_lib.MODEL_NAMES if name.startswith('efficientnet')],
   'The network.',
   flag_values=_FLAGS,
 )

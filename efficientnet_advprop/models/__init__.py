@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from efficientnet_advprop import config
 from efficientnet_advprop.models import efficientnet
+from efficientnet_advprop.models import resnet
 from efficientnet_advprop.models.normalization import AuxBatchNormalization
 
 __all__ = ['AuxBatchNormalization', 'build_model', 'create_model']
@@ -31,7 +32,10 @@ def create_model(
   Returns:
     A model that is called as `model(images, training=None, domain='main')`.
   """
-  model = efficientnet.EfficientNet(
+  network = efficientnet.EfficientNet
+  if model_config.is_resnet:
+    network = resnet.ResNet
+  model = network(
     model_config, num_classes, auxiliary_domains, synchronized, compiled
   )
   size = model_config.image_size
@@ -48,7 +52,8 @@ def build_model(
   """Builds a network by its name, for notebooks and other projects.
 
   Args:
-    model_name: `efficientnet-b0` to `efficientnet-b8`.
+    model_name: `efficientnet-b0` to `efficientnet-b8`, `resnet-50`, `-101`,
+      `-152` or `-200`.
     num_classes: number of logits.
     auxiliary_domains: names of the domains beside `'main'`.
     **overrides: fields of `ModelConfig`, such as `image_size=32`.

@@ -38,7 +38,8 @@ def _auxiliary(model):
 
 
 def test_every_model_has_its_count():
-  assert set(_PARAMETERS) == set(config.MODEL_NAMES)
+  names = {name for name in config.MODEL_NAMES if 'efficient' in name}
+  assert set(_PARAMETERS) == names
 
 
 @pytest.mark.parametrize('name', sorted(_PARAMETERS))

@@ -5,7 +5,7 @@ under which norms. The loss is the sum of the passes' losses, the paper's
 L^a + L^c (Algorithm 1), not their mean.
 """
 
-from typing import Callable, NamedTuple
+from typing import Callable, NamedTuple, Optional
 
 import tensorflow as tf
 
@@ -26,31 +26,132 @@ class Pass(NamedTuple):
   seeds: tf.Tensor  # int32 [batch, 2], of dropout and stochastic depth
 
 
-Method = Callable[[tf.keras.Model, Batch, config_lib.AttackConfig], list[Pass]]
+# From the network, a batch, the run and the step, a scalar.
+Method = Callable[
+  [tf.keras.Model, Batch, config_lib.Config, tf.Tensor], list[Pass]
+]
 
 
 def vanilla(
-  model: tf.keras.Model, batch: Batch, attack: config_lib.AttackConfig
+  model: tf.keras.Model,
+  batch: Batch,
+  config: config_lib.Config,
+  step: tf.Tensor,
 ) -> list[Pass]:
   """Equation (1): clean images."""
-  del model, attack
+  del model, config, step
   return [_clean_pass(batch)]
 
 
+def adversarial(
+  model: tf.keras.Model,
+  batch: Batch,
+  config: config_lib.Config,
+  step: tf.Tensor,
+) -> list[Pass]:
+  """Equation (2), Madry et al.: adversarial images alone."""
+  del step
+  images = _attack(model, batch, config.attack, config_lib.MAIN_DOMAIN)
+  return [_clean_pass(batch)._replace(name='adversarial', images=images)]
+
+
+def mixture(
+  model: tf.keras.Model,
+  batch: Batch,
+  config: config_lib.Config,
+  step: tf.Tensor,
+) -> list[Pass]:
+  """Equation (3), Goodfellow et al.: both kinds through the same norms.
+
+  In one pass, so that the norms see the mixture of Figure 3(a).
+  """
+  del step
+  images = _attack(model, batch, config.attack, config_lib.MAIN_DOMAIN)
+  seeds = _other_seeds(batch)
+  return [
+    Pass(
+      'mixture',
+      config_lib.MAIN_DOMAIN,
+      tf.concat([batch['image'], images], 0),
+      tf.concat([batch['label'], batch['label']], 0),
+      tf.concat([batch['seed'], seeds], 0),
+    )
+  ]
+
+
+def pretrain_finetune(
+  model: tf.keras.Model,
+  batch: Batch,
+  config: config_lib.Config,
+  step: tf.Tensor,
+) -> list[Pass]:
+  """Section 3: adversarial images for half of the steps, then clean ones."""
+  images = tf.cond(
+    2 * tf.cast(step, tf.int32) < config.train_steps,
+    lambda: _attack(model, batch, config.attack, config_lib.MAIN_DOMAIN),
+    lambda: batch['image'],
+  )
+  return [_clean_pass(batch)._replace(name='main', images=images)]
+
+
 def advprop(
-  model: tf.keras.Model, batch: Batch, attack: config_lib.AttackConfig
+  model: tf.keras.Model,
+  batch: Batch,
+  config: config_lib.Config,
+  step: tf.Tensor,
 ) -> list[Pass]:
   """Algorithm 1: clean and adversarial images, each through its own norms."""
-  adversarial = _adversarial_pass(model, batch, attack, 'adversarial')
-  return [_clean_pass(batch), adversarial]
+  del step
+  pair = _auxiliary_pass(model, batch, 'adversarial', 0, config.attack)
+  return [_clean_pass(batch), pair]
 
 
-METHODS: dict[str, Method] = {'vanilla': vanilla, 'advprop': advprop}
-# The names of each method's passes, in their order.
-PASS_NAMES: dict[str, tuple[str, ...]] = {
-  'vanilla': ('clean',),
-  'advprop': ('clean', 'adversarial'),
+def fine_grained(
+  model: tf.keras.Model,
+  batch: Batch,
+  config: config_lib.Config,
+  step: tf.Tensor,
+) -> list[Pass]:
+  """Section 5.4: plain, augmented, adversarial and further images apart.
+
+  The batch also holds `augmented_image`. The paper does not say which images
+  are attacked; here the augmented ones, as in AdvProp itself.
+  """
+  del step
+  domains = {
+    'augmented': config_lib.DomainConfig(),
+    'adversarial': config_lib.DomainConfig(attack=config.attack),
+    **config.train.domains,
+  }
+  passes = [_clean_pass(batch)]
+  for index, (name, domain) in enumerate(domains.items()):
+    is_plain = domain.view == 'plain'
+    image = batch['image' if is_plain else 'augmented_image']
+    view = {**batch, 'image': image}
+    passes.append(_auxiliary_pass(model, view, name, index, domain.attack))
+  return passes
+
+
+METHODS: dict[str, Method] = {
+  'vanilla': vanilla,
+  'adversarial': adversarial,
+  'mixture': mixture,
+  'pretrain_finetune': pretrain_finetune,
+  'advprop': advprop,
+  'fine_grained': fine_grained,
 }
+# The pass through the main norms, where it is not the clean one.
+_MAIN_PASS = {
+  'adversarial': 'adversarial',
+  'mixture': 'mixture',
+  'pretrain_finetune': 'main',
+}
+
+
+def pass_names(config: config_lib.Config) -> tuple[str, ...]:
+  """The names of the passes of the run's method, in their order."""
+  main = _MAIN_PASS.get(config.train.method, 'clean')
+  return (main, *config.auxiliary_domains)
 
 
 def _clean_pass(batch: Batch) -> Pass:
@@ -63,26 +164,43 @@ def _clean_pass(batch: Batch) -> Pass:
   )
 
 
-def _adversarial_pass(
+def _auxiliary_pass(
+  model: tf.keras.Model,
+  batch: Batch,
+  domain: str,
+  index: int,
+  attack: Optional[config_lib.AttackConfig],
+) -> Pass:
+  """Images, attacked or not, that are trained on through norms of their own."""
+  seeds = _other_seeds(batch, index)
+  images = batch['image']
+  if attack is not None:
+    images = _attack(model, batch, attack, domain, index)
+  return Pass(domain, domain, images, batch['label'], seeds)
+
+
+def _other_seeds(batch: Batch, index: int = 0) -> tf.Tensor:
+  """The seeds of a further pass of a batch."""
+  return randomness.fold(batch['seed'], randomness.AUXILIARY_PASS + index)
+
+
+def _attack(
   model: tf.keras.Model,
   batch: Batch,
   attack: config_lib.AttackConfig,
   domain: str,
-) -> Pass:
-  """Attacks the network through the norms of `domain`.
-
-  The images are then trained on through the same norms.
-  """
-  seeds = randomness.fold(batch['seed'], randomness.AUXILIARY_PASS)
+  index: int = 0,
+) -> tf.Tensor:
+  """Attacks the network through the norms of `domain`."""
   training = attack.batch_norm == 'train'
+  seeds = _other_seeds(batch, index)
 
   def logits_fn(images: tf.Tensor) -> tf.Tensor:
     return model(images, training=training, domain=domain, seed=seeds)
 
-  images = attacks.attack(
+  return attacks.attack(
     logits_fn, batch['image'], batch['label'], attack, batch['seed']
   )
-  return Pass('adversarial', domain, images, batch['label'], seeds)
 
 
 def smoothed_cross_entropy(

@@ -82,9 +82,13 @@ def create_optimizer(
   config: config_lib.Config, model: tf.keras.Model
 ) -> tf.keras.optimizers.Optimizer:
   """Creates the optimizer and its variables for those of `model`."""
-  optimizer = TensorFlow1RMSprop(
-    learning_rate=learning_rate(config), rho=0.9, momentum=0.9, epsilon=1e-3
-  )
+  schedule = learning_rate(config)
+  if config.train.optimizer == 'sgd':
+    optimizer = tf.keras.optimizers.SGD(schedule, momentum=0.9)
+  else:
+    optimizer = TensorFlow1RMSprop(
+      schedule, rho=0.9, momentum=0.9, epsilon=1e-3
+    )
   # Before any restoring, so that the ones never overwrite a checkpoint.
   optimizer.build(model.trainable_variables)
   return optimizer

@@ -66,6 +66,25 @@ def test_rmsprop_equals_the_tensorflow_1_op():
   np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
+def test_sgd_has_momentum_and_follows_the_schedule():
+  values = {
+    'train': {'optimizer': 'sgd', 'batch_size': 256, 'warmup_epochs': 0},
+    'data': {'num_train_images': 256},
+  }
+  values['train'].update(learning_rate=0.1, decay_epochs=2, decay_factor=0.1)
+  model = tf.keras.Sequential([tf.keras.layers.Dense(1, use_bias=False)])
+  model.build([None, 1])
+  (weight,) = model.trainable_variables
+  weight.assign([[0.0]])
+  optimizer = optimization.create_optimizer(config_lib.from_dict(values), model)
+  expected, velocity = 0.0, 0.0
+  for rate in (0.1, 0.1, 0.01, 0.01, 0.001):
+    optimizer.apply_gradients([(tf.constant([[1.0]]), weight)])
+    velocity = 0.9 * velocity - rate
+    expected += velocity
+    assert weight.numpy() == pytest.approx(expected, rel=1e-5)
+
+
 def test_everything_but_norms_decays():
   model = _model()
   decayed = optimization.decayed_variables(model)

@@ -55,7 +55,7 @@ def train_step(
     replicas: the total (weight penalty included), then each pass's own.
   """
   method = methods.METHODS[config.train.method]
-  passes = method(model, batch, config.attack)
+  passes = method(model, batch, config, optimizer.iterations)
   replicas = tf.distribute.get_strategy().num_replicas_in_sync
   losses = []
   with tf.GradientTape() as tape:
@@ -66,8 +66,10 @@ def train_step(
       loss = methods.smoothed_cross_entropy(
         part.labels, logits, config.train.label_smoothing
       )
-      # The mean over the global batch, of which this replica holds a part.
-      losses.append(tf.reduce_mean(loss) / replicas)
+      # A sum over the pass, which may hold each image twice, divided by the
+      # global batch, of which this replica holds a part.
+      size = batch['label'].shape[0] * replicas
+      losses.append(tf.reduce_sum(loss) / size)
     penalty = optimization.weight_penalty(
       optimization.decayed_variables(model), config.train.weight_decay
     )
@@ -155,7 +157,9 @@ class Trainer:
     reporter = reporting.Reporter(config, self.model_dir, self._writer, step)
     iterator = iter(
       self.strategy.distribute_datasets_from_function(
-        lambda context: pipeline.train_dataset(config, step, context)
+        lambda context: pipeline.train_dataset(
+          config, step, context, config.two_views
+        )
       )
     )
     run_steps = self._compile_steps()
@@ -266,7 +270,7 @@ class Trainer:
 
 def loss_names(config: config_lib.Config) -> list[str]:
   """The names of the losses that `train_step` returns behind the total."""
-  return [f'{name}_loss' for name in methods.PASS_NAMES[config.train.method]]
+  return [f'{name}_loss' for name in methods.pass_names(config)]
 
 
 def next_boundary(step: int, config: config_lib.Config) -> int:

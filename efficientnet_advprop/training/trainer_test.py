@@ -163,18 +163,22 @@ def test_two_replicas_equal_one_device(tmp_path):
     assert np.abs(ours - theirs).max() < 2e-3 * scale, index
 
 
-def test_a_step_descends_the_sum_of_both_losses(monkeypatch):
-  """The update is that of the sum, worked out apart from train_step."""
-  config = _config('model.dropout_rate=0', 'model.survival_probability=1')
-  trainer = trainer_lib.Trainer(config, _ONE, '/nonexistent')
-  batch = {
+def _random_batch():
+  return {
     'image': tf.random.stateless_uniform([16, 16, 16, 3], [0, 1], -1, 1),
     'label': tf.range(16) % 10,
     'seed': tf.stack([tf.range(16), tf.range(16)], 1),
   }
+
+
+def test_a_step_descends_the_sum_of_both_losses(monkeypatch):
+  """The update is that of the sum, worked out apart from train_step."""
+  config = _config('model.dropout_rate=0', 'model.survival_probability=1')
+  trainer = trainer_lib.Trainer(config, _ONE, '/nonexistent')
+  batch = _random_batch()
   model = trainer.model
   before = [variable.numpy() for variable in model.variables]
-  clean, adversarial = methods.advprop(model, batch, config.attack)
+  clean, adversarial = methods.advprop(model, batch, config, tf.constant(0))
   with tf.GradientTape() as tape:
     losses = [
       tf.reduce_mean(
@@ -206,6 +210,69 @@ def test_a_step_descends_the_sum_of_both_losses(monkeypatch):
   for ours, theirs in zip(seen['gradients'], expected):
     scale = max(1e-3, np.abs(theirs).max())
     assert np.abs(ours - theirs).max() < 1e-3 * scale
+
+
+_RESNET = (
+  'model.name=resnet-50',
+  'model.depth_coefficient=0.1',
+  'model.width_coefficient=0.125',
+  'train.optimizer=sgd',
+)
+
+
+@pytest.mark.parametrize(
+  'method, overrides, losses',
+  [
+    ('mixture', _RESNET, ['mixture']),
+    ('pretrain_finetune', _RESNET, ['main']),
+    (
+      'fine_grained',
+      (
+        *_RESNET,
+        'data.augmentation=randaugment',
+        'train.domains.strong.attack.epsilon=4',
+      ),
+      ['clean', 'augmented', 'adversarial', 'strong'],
+    ),
+  ],
+)
+def test_every_kind_of_method_trains_and_resumes(
+  tmp_path, method, overrides, losses
+):
+  runs = []
+  for name, stops in (('whole', []), ('cut', [2])):
+    config = _config(f'train.method={method}', *overrides)
+    for stop in [*stops, None]:
+      trainer = trainer_lib.Trainer(config, _ONE, str(tmp_path / name))
+      if stop is None:
+        trainer.train()
+        break
+      trainer._request_stop()
+      with pytest.raises(trainer_lib.StoppedError):
+        trainer.train()
+    runs.append((_state(trainer), _metrics(tmp_path / name)))
+  _assert_same(runs[0][0], runs[1][0])
+  assert runs[0][1] == runs[1][1] and len(runs[0][1]) == 3
+  found = [key for key in runs[0][1][0] if key.endswith('_loss')]
+  assert found == [f'{name}_loss' for name in losses]
+
+
+def test_a_mixture_s_loss_is_the_sum_over_both_halves():
+  """Twice the mean over a batch that holds every image twice."""
+  config = _config('train.method=mixture', 'train.weight_decay=0', *_RESNET)
+  trainer = trainer_lib.Trainer(config, _ONE, '/nonexistent')
+  batch = _random_batch()
+  model = trainer.model
+  (both,) = methods.mixture(model, batch, config, tf.constant(0))
+  logits = model(both.images, training=True)
+  expected = 2 * tf.keras.losses.CategoricalCrossentropy(
+    from_logits=True, label_smoothing=0.1
+  )(tf.one_hot(both.labels, 10), logits)
+  losses = trainer_lib.train_step(
+    model, trainer.average, trainer.optimizer, batch, config
+  )
+  # Moved statistics have changed the attack a little.
+  np.testing.assert_allclose(losses, [expected] * 2, rtol=1e-2)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
