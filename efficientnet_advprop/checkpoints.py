@@ -4,18 +4,28 @@ A checkpoint holds `model` (the weights being trained), `ema` (their moving
 average, of every domain's statistics too) and `optimizer` with the step.
 """
 
+from collections.abc import Mapping
 import glob
 import os
 import re
 from typing import Optional
 
 from absl import logging
+import numpy as np
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
 
+# Around the names of variables in a checkpoint's file.
+_PREFIX, _SUFFIX = 'ema/', '/.ATTRIBUTES/VARIABLE_VALUE'
 # What TensorFlow raises when a checkpoint's files are damaged.
-_DAMAGE = (tf.errors.OpError, IndexError, ValueError, AssertionError)
+_DAMAGE = (
+  tf.errors.OpError,
+  IndexError,
+  ValueError,
+  RuntimeError,
+  AssertionError,
+)
 
 
 class CheckpointError(ValueError):
@@ -136,6 +146,76 @@ def restore(
     except _DAMAGE as error:
       logging.warning('Cannot read %s: %s', path, _first_line(error))
   raise CheckpointError(_unreadable(checkpoint, len(paths)))
+
+
+def read_average(checkpoint: str) -> dict[str, np.ndarray]:
+  """Reads the averaged weights of a run as numbers, whatever its network.
+
+  Args:
+    checkpoint: as `restore` takes it.
+
+  Returns:
+    Values by their places in the network, such as `stem/kernel`.
+
+  Raises:
+    CheckpointError: there is no checkpoint, it is damaged, or it is not one of
+      a run.
+  """
+  paths = _candidates(checkpoint)
+  for path in paths:
+    try:
+      reader = tf.train.load_checkpoint(path)
+      values = {
+        name[len(_PREFIX) : -len(_SUFFIX)]: reader.get_tensor(name)
+        for name in reader.get_variable_to_shape_map()
+        if name.startswith(_PREFIX) and name.endswith(_SUFFIX)
+      }
+    except _DAMAGE as error:
+      logging.warning('Cannot read %s: %s', path, _first_line(error))
+      continue
+    if not values:
+      raise CheckpointError(
+        f'{path}: not the checkpoint of a run; published weights become one by'
+        ' tools/import_checkpoint.py'
+      )
+    return values
+  raise CheckpointError(_unreadable(checkpoint, len(paths)))
+
+
+def assign(
+  variables: Mapping[str, tf.Variable],
+  values: Mapping[str, np.ndarray],
+  source: str,
+) -> None:
+  """Gives each variable its value.
+
+  Args:
+    variables: by their names.
+    values: by the same names.
+    source: where they come from.
+
+  Raises:
+    CheckpointError: a value is missing, left over or of another shape. No
+      variable has changed.
+  """
+  missing = sorted(set(variables) - set(values))
+  surplus = sorted(set(values) - set(variables))
+  problems = []
+  for title, keys in (('lacks', missing), ('has beyond it', surplus)):
+    if keys:
+      more = f' and {len(keys) - 1} more' if len(keys) > 1 else ''
+      problems.append(f'{title} {keys[0]}{more}')
+  for name in sorted(set(variables) & set(values)):
+    found, expected = values[name].shape, tuple(variables[name].shape)
+    if found != expected:
+      problems.append(f'{name} has the shape {found}, not {expected}')
+      break
+  if problems:
+    raise CheckpointError(
+      f'{source}: not the variables of this network: {"; ".join(problems)}'
+    )
+  for name, variable in variables.items():
+    variable.assign(values[name])
 
 
 def _candidates(checkpoint: str) -> list[str]:

@@ -190,6 +190,9 @@ class TrainConfig(fields.Checked):
   # Of `fine_grained`, beside those that it always has.
   domains: Mapping[str, DomainConfig] = dataclasses.field(default_factory=dict)
   optimizer: str = fields.field('rmsprop', choices=('rmsprop', 'sgd'))
+  # Another run, or a checkpoint of it, whose averaged weights a new run starts
+  # from; None starts from random ones.
+  init_checkpoint: Optional[str] = fields.field(None)
   epochs: float = fields.field(350.0, above=0)
   batch_size: int = fields.field(4096, low=1)  # Over all replicas.
   # At a batch of 256; scaled linearly with the batch size.

@@ -31,6 +31,7 @@ from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import models
 from efficientnet_advprop import modes
 from efficientnet_advprop.models import efficientnet
+from efficientnet_advprop.models.normalization import NORM_VARIABLES
 from efficientnet_advprop.training import optimization
 
 import tensorflow as tf  # isort: skip
@@ -76,7 +77,6 @@ _EMA_SUFFIX = '/ExponentialMovingAverage'
 _SLOTS = re.compile(r'(^|/)(global_step|RMSProp(_\d+)?|Momentum)$')
 # What an auxiliary norm adds to the name of the main norm beside it.
 _AUXILIARY_SUFFIX = '_aux'
-_NORM_VARIABLES = ('gamma', 'beta', 'moving_mean', 'moving_variance')
 # Of ImageNet, red, green and blue, in units of [0, 1].
 _MEAN = np.array([0.485, 0.456, 0.406])
 _STDDEV = np.array([0.229, 0.224, 0.225])
@@ -92,7 +92,7 @@ def _of_norm(
   name: str, norm: models.AuxBatchNormalization, domain: str
 ) -> Names:
   variables = norm.norm_of(domain)
-  return {f'{name}/{v}': getattr(variables, v) for v in _NORM_VARIABLES}
+  return {f'{name}/{v}': getattr(variables, v) for v in NORM_VARIABLES}
 
 
 def official_names(
@@ -238,32 +238,6 @@ def read_keras(path: str) -> Values:
 # --- Converting -------------------------------------------------------------
 
 
-def assign(values: Values, names: Names, source: str) -> None:
-  """Gives each variable its value.
-
-  Raises:
-    CheckpointError: a value is missing, left over or of another shape.
-  """
-  missing = sorted(set(names) - set(values))
-  surplus = sorted(set(values) - set(names))
-  problems = []
-  for title, keys in (('lacks', missing), ('has beyond it', surplus)):
-    if keys:
-      more = f' and {len(keys) - 1} more' if len(keys) > 1 else ''
-      problems.append(f'{title} {keys[0]}{more}')
-  for name in sorted(set(names) & set(values)):
-    found, expected = values[name].shape, tuple(names[name].shape)
-    if found != expected:
-      problems.append(f'{name} has the shape {found}, not {expected}')
-      break
-  if problems:
-    raise checkpoints.CheckpointError(
-      f'{source}: not the variables of this network: {"; ".join(problems)}'
-    )
-  for name, variable in names.items():
-    variable.assign(values[name])
-
-
 def fold_normalization(model: efficientnet.EfficientNet) -> None:
   """Makes a network for mean-and-deviation pixels take those in [-1, 1].
 
@@ -281,16 +255,6 @@ def fold_normalization(model: efficientnet.EfficientNet) -> None:
   norm.moving_mean.assign(norm.moving_mean.numpy() - shift)
 
 
-def copy_main_norms(model: efficientnet.EfficientNet) -> None:
-  """Starts all auxiliary norms as copies of the main ones."""
-  for layer in model.submodules:
-    if isinstance(layer, models.AuxBatchNormalization):
-      for domain in layer.auxiliary_domains:
-        for name in _NORM_VARIABLES:
-          auxiliary = getattr(layer.norm_of(domain), name)
-          auxiliary.assign(getattr(layer, name))
-
-
 def _fill(
   model: efficientnet.EfficientNet,
   values: Values,
@@ -304,11 +268,12 @@ def _fill(
   if has_auxiliary:
     for domain in model.auxiliary_domains:
       names.update(official_names(model, domain))
-  assign(values, names, source)
+  checkpoints.assign(names, values, source)
   if folds:
     fold_normalization(model)
   if not has_auxiliary:
-    copy_main_norms(model)
+    for domain in model.auxiliary_domains:
+      models.copy_main_norm(model, domain)
 
 
 def import_checkpoint(

@@ -9,8 +9,14 @@ from efficientnet_advprop import config
 from efficientnet_advprop.models import efficientnet
 from efficientnet_advprop.models import resnet
 from efficientnet_advprop.models.normalization import AuxBatchNormalization
+from efficientnet_advprop.models.normalization import copy_main_norm
 
-__all__ = ['AuxBatchNormalization', 'build_model', 'create_model']
+__all__ = [
+  'AuxBatchNormalization',
+  'build_model',
+  'copy_main_norm',
+  'create_model',
+]
 
 
 def create_model(

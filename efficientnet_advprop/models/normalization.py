@@ -7,6 +7,9 @@ import tensorflow as tf
 
 from efficientnet_advprop import config
 
+# What a norm holds for a domain.
+NORM_VARIABLES = ('gamma', 'beta', 'moving_mean', 'moving_variance')
+
 
 class AuxBatchNormalization(tf.keras.layers.BatchNormalization):
   """Batch normalization with a main domain and named auxiliary ones.
@@ -111,3 +114,17 @@ class AuxBatchNormalization(tf.keras.layers.BatchNormalization):
 
   def get_config(self) -> dict[str, Any]:
     return {**super().get_config(), 'auxiliary_domains': self.auxiliary_domains}
+
+
+def copy_main_norm(model: tf.keras.Model, domain: str) -> None:
+  """Starts the norms of an auxiliary domain as copies of the main ones.
+
+  Args:
+    model: any network whose norms are `AuxBatchNormalization`.
+    domain: one that its norms know.
+  """
+  for layer in model.submodules:
+    if isinstance(layer, AuxBatchNormalization):
+      auxiliary = layer.norm_of(domain)
+      for name in NORM_VARIABLES:
+        getattr(auxiliary, name).assign(getattr(layer, name))

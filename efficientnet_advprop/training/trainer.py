@@ -20,6 +20,7 @@ from efficientnet_advprop import models
 from efficientnet_advprop.data import pipeline
 from efficientnet_advprop.data import records
 from efficientnet_advprop.training import distribution
+from efficientnet_advprop.training import fine_tuning
 from efficientnet_advprop.training import methods
 from efficientnet_advprop.training import optimization
 from efficientnet_advprop.training import pictures
@@ -101,7 +102,8 @@ class Trainer:
       model_dir: for checkpoints, metrics and summaries.
 
     Raises:
-      CheckpointError: the model_dir's checkpoints cannot be read.
+      CheckpointError: the model_dir's checkpoints cannot be read, or, in a new
+        run, that of `train.init_checkpoint`.
     """
     self.config = config
     self.strategy = strategy
@@ -112,8 +114,6 @@ class Trainer:
       self.model = self._create_model()
       self.average = self._create_model()
       self.optimizer = optimization.create_optimizer(config, self.model)
-    for shadow, variable in zip(self.average.variables, self.model.variables):
-      shadow.assign(variable)
     checkpoint = tf.train.Checkpoint(
       model=self.model, ema=self.average, optimizer=self.optimizer
     )
@@ -123,6 +123,11 @@ class Trainer:
       config.train.keep_checkpoints,
     )
     self.restored = self._manager.restore()
+    if self.restored is None:
+      if config.train.init_checkpoint is not None:
+        fine_tuning.initialize(self.model, config.train.init_checkpoint)
+      for shadow, variable in zip(self.average.variables, self.model.variables):
+        shadow.assign(variable)
     self._stop = False
     self._writer = tf.summary.create_file_writer(
       os.path.join(model_dir, 'summaries')

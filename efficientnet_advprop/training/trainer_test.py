@@ -289,3 +289,18 @@ def test_the_picture_is_drawn(whole):
   assert path == os.path.join(model_dir, 'attack.png')
   pixels = tf.io.decode_png(tf.io.read_file(path))
   assert pixels.shape == (16 + 2 * 100, 3 * 100 + 4, 3)
+
+
+def test_a_run_starts_from_another_one_unless_it_resumes(whole, tmp_path):
+  source, model_dir, _ = whole
+  config = _config(f'train.init_checkpoint={model_dir}', 'data.num_classes=12')
+  first = trainer_lib.Trainer(config, _ONE, str(tmp_path))
+  assert first.step == 0 and first.restored is None
+  for network in (first.model, first.average):
+    _assert_same(network.variables[:-2], source.average.variables[:-2])
+  first._manager.save(0)
+  first.model.stem.kernel.assign_add(tf.ones_like(first.model.stem.kernel))
+  first._manager.save(1)
+  second = trainer_lib.Trainer(config, _ONE, str(tmp_path))
+  assert second.restored
+  _assert_same(second.model.variables, first.model.variables)
