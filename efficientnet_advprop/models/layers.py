@@ -120,8 +120,7 @@ class NormalizedConv2D(tf.keras.layers.Layer):
     outputs, mean, variance = kernels.normalized_swish(
       outputs, norm.gamma, norm.beta, norm.epsilon
     )
-    pixels = outputs.shape.num_elements() // self.out_channels
-    self.norm.move_statistics(domain, mean, variance, pixels)
+    self.norm.move_statistics(domain, mean, variance)
     return outputs
 
   def _convolve(

@@ -1,7 +1,9 @@
 """Batch normalization that keeps apart the domains it is told of."""
 
-from collections.abc import Sequence
-from typing import Any, Optional
+from collections.abc import Iterator, Sequence
+import contextlib
+import threading
+from typing import Any, NamedTuple, Optional
 
 import tensorflow as tf
 
@@ -9,6 +11,35 @@ from efficientnet_advprop import config
 
 # What a norm holds for a domain.
 NORM_VARIABLES = ('gamma', 'beta', 'moving_mean', 'moving_variance')
+
+
+class Move(NamedTuple):
+  """A move of moving statistics that is yet to be made."""
+
+  norm: 'AuxBatchNormalization'
+  domain: str
+  mean: tf.Tensor
+  variance: tf.Tensor
+
+
+# The moves that are held back; a replica has a thread of its own.
+_held = threading.local()
+
+
+@contextlib.contextmanager
+def held_moves() -> Iterator[list[Move]]:
+  """Collects the moves of statistics instead of making them.
+
+  Whoever runs layers more than once, to compute again what was not stored,
+  makes them once: `move.norm.move_statistics(*move[1:])`.
+  """
+  outer = getattr(_held, 'moves', None)
+  moves: list[Move] = []
+  _held.moves = moves
+  try:
+    yield moves
+  finally:
+    _held.moves = outer
 
 
 class AuxBatchNormalization(tf.keras.layers.BatchNormalization):
@@ -21,6 +52,11 @@ class AuxBatchNormalization(tf.keras.layers.BatchNormalization):
   `call(inputs, training=None, domain='main')` normalizes `inputs`, whose last
   axis is the channel, with the variables of `domain`; in training mode only the
   moving statistics of that domain move.
+
+  NOTE: the moving variance follows the biased variance of the batch, as in the
+  official TPU code and in Keras's synchronized norm. Keras's norm for one
+  device keeps the unbiased one, so that the same global batch would give other
+  statistics on one device than on several.
   """
 
   def __init__(
@@ -46,6 +82,8 @@ class AuxBatchNormalization(tf.keras.layers.BatchNormalization):
     settings = dict(
       momentum=momentum, epsilon=epsilon, synchronized=synchronized, **kwargs
     )
+    # Inference is Keras's, in the form that holds for inputs of any rank.
+    settings['fused'] = False
     super().__init__(**settings)
     self.auxiliary_domains = tuple(auxiliary_domains)
     known = (config.MAIN_DOMAIN, *self.auxiliary_domains)
@@ -80,9 +118,44 @@ class AuxBatchNormalization(tf.keras.layers.BatchNormalization):
     domain: str = config.MAIN_DOMAIN,
   ) -> tf.Tensor:
     norm = self.norm_of(domain)
+    if training and self.trainable:
+      outputs, mean, variance = self.normalize(inputs, domain)
+      self.move_statistics(domain, mean, variance)
+      return outputs
     if norm is self:
-      return super().call(inputs, training=training)
-    return norm(inputs, training=training)
+      return super().call(inputs, training=False)
+    return norm(inputs, training=False)
+
+  def normalize(
+    self, inputs: tf.Tensor, domain: str
+  ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Normalizes in training mode, and leaves the moving statistics alone.
+
+    Returns:
+      Outputs like `inputs`; the batch's mean and biased variance, float32
+      [channels], which carry no gradient.
+    """
+    norm = self.norm_of(domain)
+    gamma, beta, epsilon = norm.gamma, norm.beta, norm.epsilon
+    context = tf.distribute.get_replica_context()
+    is_alone = context is None or context.num_replicas_in_sync == 1
+    fuses = inputs.shape.rank == 4 and norm.scale and norm.center
+    if fuses and (is_alone or not self.synchronized):
+      outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+        inputs, gamma, beta, epsilon=epsilon, is_training=True
+      )
+      count = tf.cast(tf.size(inputs) // norm.moving_mean.shape[0], tf.float32)
+      variance *= tf.maximum(count - 1, 1) / count  # It comes unbiased.
+    else:
+      x = tf.cast(inputs, tf.float32)
+      mean, variance = tf.nn.moments(x, list(range(x.shape.rank - 1)))
+      if self.synchronized and not is_alone:
+        mean, variance = _over_replicas(context, mean, variance)
+      outputs = tf.nn.batch_normalization(
+        x, mean, variance, beta, gamma, epsilon
+      )
+      outputs = tf.cast(outputs, inputs.dtype)
+    return outputs, tf.stop_gradient(mean), tf.stop_gradient(variance)
 
   def scale_and_offset(self, domain: str) -> tuple[tf.Tensor, tf.Tensor]:
     """The inference-mode norm of `domain` as x * scale + offset.
@@ -95,19 +168,22 @@ class AuxBatchNormalization(tf.keras.layers.BatchNormalization):
     return scale, norm.beta - norm.moving_mean * scale
 
   def move_statistics(
-    self, domain: str, mean: tf.Tensor, variance: tf.Tensor, count: int
+    self, domain: str, mean: tf.Tensor, variance: tf.Tensor
   ) -> None:
     """Moves the statistics of `domain`, as a call in training mode does.
+
+    Within `held_moves` the move is only recorded there.
 
     Args:
       domain: whose statistics.
       mean: of the batch, float32 [channels].
       variance: of the batch, biased, float32 [channels].
-      count: number of values behind each mean.
     """
+    moves = getattr(_held, 'moves', None)
+    if moves is not None:
+      moves.append(Move(self, domain, mean, variance))
+      return
     norm = self.norm_of(domain)
-    # Keras's fused norm keeps the unbiased variance.
-    variance = variance * (count / max(count - 1, 1))
     rate = 1 - norm.momentum
     norm.moving_mean.assign_sub((norm.moving_mean - mean) * rate)
     norm.moving_variance.assign_sub((norm.moving_variance - variance) * rate)
@@ -128,3 +204,17 @@ def copy_main_norm(model: tf.keras.Model, domain: str) -> None:
       auxiliary = layer.norm_of(domain)
       for name in NORM_VARIABLES:
         getattr(auxiliary, name).assign(getattr(layer, name))
+
+
+def _over_replicas(
+  context: tf.distribute.ReplicaContext, mean: tf.Tensor, variance: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+  """Mean and biased variance of the global batch, of which each holds a part.
+
+  The parts are equally large.
+  """
+  own = tf.stack([mean, variance + mean**2])
+  mean, square = tf.unstack(
+    context.all_reduce(tf.distribute.ReduceOp.MEAN, own)
+  )
+  return mean, tf.maximum(square - mean**2, 0.0)

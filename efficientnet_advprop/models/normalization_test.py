@@ -45,11 +45,64 @@ def test_training_follows_the_closed_form(domain):
   np.testing.assert_allclose(outputs, expected, atol=1e-5)
   holder = norm.norm_of(domain)
   np.testing.assert_allclose(holder.moving_mean, 0.1 * mean, rtol=1e-5)
-  count = _X.size // 3
-  unbiased = variance * count / (count - 1)
   np.testing.assert_allclose(
-    holder.moving_variance, 0.9 + 0.1 * unbiased, rtol=1e-5
+    holder.moving_variance, 0.9 + 0.1 * variance, rtol=1e-5
   )
+
+
+@pytest.mark.parametrize('shape', [(8, 4, 4, 3), (8, 3)])
+def test_replicas_normalize_the_global_batch(shape):
+  """Forward, backward and statistics, against one device."""
+  inputs = np.random.default_rng(1).normal(2, 3, shape).astype(np.float32)
+  runs = []
+  for devices in (['CPU:0'], ['CPU:0', 'CPU:1']):
+    strategy = tf.distribute.MirroredStrategy(devices)
+    size = len(inputs) // len(devices)
+    with strategy.scope():
+      norm = normalization.AuxBatchNormalization(synchronized=True)
+      norm.build(tf.TensorShape([None, *shape[1:]]))
+
+    def step(x, norm=norm):
+      with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = norm(x, training=True, domain='adversarial')
+        loss = tf.reduce_sum(y * tf.sin(y + tf.range(3.0)))
+      return y, tape.gradient(loss, x)
+
+    parts = strategy.experimental_distribute_values_from_function(
+      lambda context, size=size: tf.constant(
+        inputs[context.replica_id_in_sync_group * size :][:size]
+      )
+    )
+    results = strategy.run(tf.function(step), args=(parts,))
+    results = [
+      tf.concat(strategy.experimental_local_results(values), 0)
+      for values in results
+    ]
+    runs.append([*results, *norm.norm_of('adversarial').weights])
+  for one, two in zip(*runs):
+    np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-5)
+
+
+def test_held_moves_are_made_later():
+  held, moved = _norm(), _norm()
+  with normalization.held_moves() as moves:
+    held(_X, training=True, domain='augmented')
+  assert _values(held).keys() == _values(_norm()).keys()
+  np.testing.assert_array_equal(held.get_weights(), _norm().get_weights())
+  (move,) = moves
+  move.norm.move_statistics(*move[1:])
+  moved(_X, training=True, domain='augmented')
+  np.testing.assert_array_equal(held.get_weights(), moved.get_weights())
+
+
+def test_a_norm_that_is_not_trainable_runs_in_inference_mode():
+  norm = _norm()
+  norm.trainable = False
+  for domain in ('main', 'adversarial'):
+    expected = norm(_X, training=False, domain=domain)
+    outputs = norm(_X, training=True, domain=domain)
+    np.testing.assert_array_equal(outputs, expected)
 
 
 def test_scale_and_offset_are_the_norm_at_inference():
@@ -76,7 +129,7 @@ def test_without_auxiliary_domains_it_loads_a_plain_norm():
   plain(_X, training=True)
   norm = _norm(())
   norm.set_weights(plain.get_weights())
-  np.testing.assert_array_equal(norm(_X), plain(_X))
+  np.testing.assert_allclose(norm(_X), plain(_X), rtol=1e-5, atol=1e-5)
 
 
 def test_config_round_trip():

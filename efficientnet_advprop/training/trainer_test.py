@@ -140,27 +140,19 @@ def test_another_network_s_checkpoints_are_refused(whole):
     trainer_lib.Trainer(config, _ONE, model_dir)
 
 
-def test_two_replicas_equal_one_device(tmp_path):
-  """On the same global batch: norms, losses, attack, update and average."""
-  runs = {}
-  for name, strategy in (
-    ('one', _ONE),
-    ('two', tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'])),
-  ):
-    config = _config('train.epochs=0.0064', 'train.log_steps=1')
-    trainer = trainer_lib.Trainer(config, strategy, str(tmp_path / name))
-    trainer.train()
-    assert trainer.step == 1
-    runs[name] = _state(trainer), _metrics(tmp_path / name)[0]
+def test_two_replicas_equal_one_device(whole, tmp_path):
+  """On the same global batches: norms, losses, attack, update and average."""
+  one, model_dir, _ = whole
+  strategy = tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'])
   assert strategy.num_replicas_in_sync == 2
-  (one, one_metrics), (two, two_metrics) = runs['one'], runs['two']
-  assert two_metrics == pytest.approx(one_metrics, rel=1e-5)
-  # Keras's synchronized norm keeps the biased variance, its fused one the
-  # unbiased: of 16 values, where a map is 1 pixel, a factor of 15 / 16. The
-  # rest is the order of sums, enlarged where few values are normalized.
-  for index, (ours, theirs) in enumerate(zip(two, one)):
+  two = trainer_lib.Trainer(_config(), strategy, str(tmp_path))
+  two.train()
+  for ours, theirs in zip(_metrics(tmp_path), _metrics(model_dir)):
+    assert ours == pytest.approx(theirs, rel=1e-4)
+  # The order of sums, enlarged where few values are normalized.
+  for index, (ours, theirs) in enumerate(zip(_state(two), _state(one))):
     scale = max(0.1, np.abs(theirs).max())
-    assert np.abs(ours - theirs).max() < 2e-3 * scale, index
+    assert np.abs(ours - theirs).max() < 3e-4 * scale, index
 
 
 def _random_batch():
