@@ -180,12 +180,12 @@ def ratios(seconds: Seconds) -> Seconds:
 
 def table(cpu: Seconds, wall: Seconds) -> str:
   """A line for each variant: milliseconds and ratios, with quartiles."""
-  lines = [f'{"":10}{"CPU ms":>9}{"ratio":>8}{"quartiles":>14}{"wall":>8}']
+  lines = [f'{"":16}{"CPU ms":>9}{"ratio":>8}{"quartiles":>14}{"wall":>8}']
   wall_ratios = ratios(wall)
   for name, values in ratios(cpu).items():
     low, high = np.percentile(values, [25, 75])
     lines.append(
-      f'{name:10}{np.median(cpu[name]) * 1000:9.0f}{np.median(values):8.2f}'
+      f'{name:16}{np.median(cpu[name]) * 1000:9.0f}{np.median(values):8.2f}'
       f'{f"{low:.2f}-{high:.2f}":>14}{np.median(wall_ratios[name]):8.2f}'
     )
   return '\n'.join(lines)

@@ -1,0 +1,80 @@
+"""Draws a small data set for fine-tuning: five shapes, 20 images of each.
+
+  python tools/make_few_shot_data.py --output_dir=/tmp/few_shot
+
+They are shapes that the embedded data set lacks, drawn like those of its split
+`stylized`: texture and color say nothing about the class. The images are files
+in class folders, 20 of a class to train on and 100 to validate. Every image
+depends on nothing but the seed, its split, class and number.
+"""
+
+import os
+import sys
+
+from absl import app
+from absl import flags
+import numpy as np
+
+if not __package__:  # Run as a file: let it find its neighbor all the same.
+  sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..'))
+
+from tools.testdata_drawing import FURTHER_OUTLINES
+from tools.testdata_drawing import TEXTURES
+from tools.testdata_drawing import draw_image
+
+# Several programs share names of flags; only the one that runs defines them
+# for all.
+_FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
+_OUTPUT_DIR = flags.DEFINE_string(
+  'output_dir', None, 'A new folder.', flag_values=_FLAGS
+)
+_SEED = flags.DEFINE_integer(
+  'seed', 0, 'Same seed, same images.', lower_bound=0, flag_values=_FLAGS
+)
+
+IMAGES_PER_CLASS = {'train': 20, 'validation': 100}
+
+
+def write_dataset(output_dir: str, seed: int) -> None:
+  """Writes `<output_dir>/<split>/<class>/<number>.png`.
+
+  Raises:
+    OSError: a folder is there already, or cannot be written.
+  """
+  for split_number, (split, count) in enumerate(IMAGES_PER_CLASS.items()):
+    for label, shape in enumerate(sorted(FURTHER_OUTLINES)):
+      folder = os.path.join(output_dir, split, shape)
+      os.makedirs(folder)
+      for number in range(count):
+        rng = np.random.default_rng([seed, split_number, label, number])
+        texture = list(TEXTURES)[rng.integers(len(TEXTURES))]
+        image = draw_image(shape, texture, rng.uniform(0, 360), rng)
+        image.save(os.path.join(folder, f'{number:03d}.png'))
+
+
+def main(_: list[str]) -> None:
+  """Writes the data set; an error ends in one line and exit code 2."""
+  try:
+    write_dataset(str(_OUTPUT_DIR.value), _SEED.value)
+  except OSError as error:
+    _fail(error)
+  print(f'{len(FURTHER_OUTLINES)} classes in {_OUTPUT_DIR.value}')
+
+
+def _fail(error: Exception) -> None:
+  print('make_few_shot_data:', ' '.join(str(error).split()), file=sys.stderr)
+  sys.exit(2)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+  """Parses flags; a wrong one ends in one line."""
+  try:
+    return _FLAGS(argv)
+  except flags.Error as error:
+    _fail(error)
+    return []
+
+
+if __name__ == '__main__':
+  flags.mark_flag_as_required('output_dir')
+  app.run(main, flags_parser=_parse_flags)

@@ -1,0 +1,41 @@
+import os
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from tools import make_few_shot_data
+from tools import testdata_drawing
+
+
+def _pixels(directory):
+  return {
+    os.path.relpath(os.path.join(folder, name), directory): np.asarray(
+      Image.open(os.path.join(folder, name))
+    )
+    for folder, _, names in os.walk(directory)
+    for name in names
+  }
+
+
+def test_images_depend_on_the_seed_alone(tmp_path, monkeypatch):
+  monkeypatch.setattr(
+    make_few_shot_data, 'IMAGES_PER_CLASS', {'train': 1, 'validation': 2}
+  )
+  for name, seed in (('one', 0), ('two', 0), ('three', 1)):
+    make_few_shot_data.write_dataset(str(tmp_path / name), seed)
+  one, two, three = (_pixels(tmp_path / n) for n in ('one', 'two', 'three'))
+  assert len(one) == 3 * len(testdata_drawing.FURTHER_OUTLINES)
+  assert set(one) == set(two) == set(three)
+  for name, pixels in one.items():
+    assert pixels.shape == (testdata_drawing.SIZE,) * 2 + (3,)
+    np.testing.assert_array_equal(pixels, two[name])
+    assert (pixels != three[name]).any()
+  assert len({pixels.tobytes() for pixels in one.values()}) == len(one)
+  with pytest.raises(FileExistsError):
+    make_few_shot_data.write_dataset(str(tmp_path / 'one'), 0)
+
+
+def test_the_shapes_are_new():
+  old = set(testdata_drawing.OUTLINES)
+  assert not old & set(testdata_drawing.FURTHER_OUTLINES)
