@@ -34,7 +34,7 @@ _SCALING = {
   'efficientnet-b7': (2.0, 3.1, 600, 0.5),
   'efficientnet-b8': (2.2, 3.6, 672, 0.5),
 }
-_RESNETS = ('resnet-50', 'resnet-101', 'resnet-152', 'resnet-200')
+_RESNETS = tuple(f'resnet-{depth}' for depth in (18, 50, 101, 152, 200))
 MODEL_NAMES = (*_SCALING, *_RESNETS)
 
 MAIN_DOMAIN = 'main'
@@ -369,11 +369,12 @@ def to_yaml(config: Config) -> str:
   return yaml.safe_dump(to_dict(config), sort_keys=False)
 
 
-def _merge(base: dict, changes: Mapping[str, Any]) -> dict:
+def merge(base: dict, changes: Mapping[str, Any]) -> dict:
+  """Returns `base` with the keys of `changes` set, section by section."""
   merged = dict(base)
   for key, value in changes.items():
     if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-      merged[key] = _merge(merged[key], value)
+      merged[key] = merge(merged[key], value)
     else:
       merged[key] = value
   return merged
@@ -406,7 +407,7 @@ def _read_yaml(path: str, readers: tuple[str, ...]) -> dict:
   if base is None:
     return values
   base_path = os.path.normpath(os.path.join(os.path.dirname(path), str(base)))
-  return _merge(_read_yaml(base_path, (*readers, path)), values)
+  return merge(_read_yaml(base_path, (*readers, path)), values)
 
 
 def parse_overrides(text: str) -> tuple[str, ...]:
@@ -428,7 +429,7 @@ def apply_overrides(values: dict, overrides: Iterable[str]) -> dict:
     changes: Any = value
     for name in reversed(key.strip().split('.')):
       changes = {name: changes}
-    values = _merge(values, changes)
+    values = merge(values, changes)
   return values
 
 

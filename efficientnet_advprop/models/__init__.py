@@ -58,8 +58,8 @@ def build_model(
   """Builds a network by its name, for notebooks and other projects.
 
   Args:
-    model_name: `efficientnet-b0` to `efficientnet-b8`, `resnet-50`, `-101`,
-      `-152` or `-200`.
+    model_name: `efficientnet-b0` to `efficientnet-b8`, `resnet-18`, `-50`,
+      `-101`, `-152` or `-200`.
     num_classes: number of logits.
     auxiliary_domains: names of the domains beside `'main'`.
     **overrides: fields of `ModelConfig`, such as `image_size=32`.

@@ -1,4 +1,4 @@
-"""ResNet-50, -101, -152, -200 (He et al., 2016) with auxiliary batch norms."""
+"""ResNets (He et al., 2016) with auxiliary batch norms."""
 
 from collections.abc import Sequence
 from typing import Any, Optional
@@ -11,23 +11,29 @@ from efficientnet_advprop.models import layers
 
 # Blocks in each of the four stages.
 _REPEATS = {
+  'resnet-18': (2, 2, 2, 2),
   'resnet-50': (3, 4, 6, 3),
   'resnet-101': (3, 4, 23, 3),
   'resnet-152': (3, 8, 36, 3),
   'resnet-200': (3, 24, 36, 3),
 }
-_FILTERS = (64, 128, 256, 512)  # Of the narrow convolutions in each stage.
+_FILTERS = (64, 128, 256, 512)  # Of the 3x3 convolutions in each stage.
 _EXPANSION = 4
 
 
-class BottleneckBlock(tf.keras.layers.Layer):
-  """Three convolutions, 1x1, 3x3 and 1x1, and a shortcut around them."""
+class ResidualBlock(tf.keras.layers.Layer):
+  """A branch of convolutions and a shortcut around it.
+
+  A bottleneck has convolutions of 1x1, 3x3 and 1x1, the last with four times as
+  many filters; a basic block has two of 3x3.
+  """
 
   def __init__(
     self,
     channels: int,
     filters: int,
     strides: int,
+    is_bottleneck: bool,
     settings: dict,
     **kwargs: Any,
   ):
@@ -35,32 +41,36 @@ class BottleneckBlock(tf.keras.layers.Layer):
 
     Args:
       channels: of the input.
-      filters: of the first two convolutions; the output has four times as many.
+      filters: of the 3x3 convolutions.
       strides: of the block.
+      is_bottleneck: see above.
       settings: keyword arguments of `layers.NormalizedConv2D`.
       **kwargs: passed on to tf.keras.layers.Layer.
     """
     super().__init__(**kwargs)
-    convolution = layers.NormalizedConv2D
     self.channels = channels
-    self.filters = filters
-    self.out_channels = _EXPANSION * filters
-    self.reduce = convolution(filters, 1, name='reduce', **settings)
-    # NOTE: the paper of 2016 strides in the 1x1 convolution before. Its
-    # authors' and Google's later code strides here; the accuracy that AdvProp's
-    # Table 8 starts from, 76.7 for ResNet-50, is that of the latter.
-    self.spatial = convolution(filters, 3, strides, name='spatial', **settings)
-    self.expand = convolution(self.out_channels, 1, name='expand', **settings)
+    self.out_channels = filters * (_EXPANSION if is_bottleneck else 1)
+    # NOTE: the paper of 2016 strides in a bottleneck's first convolution. Its
+    # authors' and Google's later code strides in the 3x3 one; the accuracy that
+    # AdvProp's Table 8 starts from, 76.7 for ResNet-50, is that of the latter.
+    shapes = [(filters, 3, strides), (filters, 3, 1)]
+    if is_bottleneck:
+      shapes = [(filters, 1, 1), shapes[0], (self.out_channels, 1, 1)]
+    self.branch = [
+      layers.NormalizedConv2D(*shape, name=f'conv_{number}', **settings)
+      for number, shape in enumerate(shapes)
+    ]
     self.shortcut = None
     if strides != 1 or channels != self.out_channels:
-      self.shortcut = convolution(
+      self.shortcut = layers.NormalizedConv2D(
         self.out_channels, 1, strides, name='shortcut', **settings
       )
 
   def build(self, input_shape: tf.TensorShape) -> None:
-    layers.build(self.reduce, self.channels)
-    layers.build(self.spatial, self.filters)
-    layers.build(self.expand, self.filters)
+    channels = self.channels
+    for layer in self.branch:
+      layers.build(layer, channels)
+      channels = layer.out_channels
     if self.shortcut is not None:
       layers.build(self.shortcut, self.channels)
     super().build(input_shape)
@@ -72,12 +82,13 @@ class BottleneckBlock(tf.keras.layers.Layer):
     domain: str = config.MAIN_DOMAIN,
   ) -> tf.Tensor:
     mode = dict(training=training, domain=domain)
-    shortcut = inputs
+    x = inputs
+    for layer in self.branch[:-1]:
+      x = tf.nn.relu(layer(x, **mode))
+    x = self.branch[-1](x, **mode)
     if self.shortcut is not None:
-      shortcut = self.shortcut(inputs, **mode)
-    x = tf.nn.relu(self.reduce(inputs, **mode))
-    x = tf.nn.relu(self.spatial(x, **mode))
-    return tf.nn.relu(self.expand(x, **mode) + shortcut)
+      inputs = self.shortcut(inputs, **mode)
+    return tf.nn.relu(x + inputs)
 
 
 class ResNet(tf.keras.Model):
@@ -121,16 +132,17 @@ class ResNet(tf.keras.Model):
     self.stem = layers.NormalizedConv2D(
       channels, size, model_config.stem_stride, name='stem', **settings
     )
-    self.blocks: list[BottleneckBlock] = []
+    self.blocks: list[ResidualBlock] = []
     repeats = _REPEATS[model_config.name]
     for stage, filters in enumerate(_FILTERS):
       filters = efficientnet.round_filters(filters, width)
       depth = model_config.depth_coefficient
       for repeat in range(efficientnet.round_repeats(repeats[stage], depth)):
-        block = BottleneckBlock(
+        block = ResidualBlock(
           channels,
           filters,
           2 if stage and not repeat else 1,
+          model_config.name != 'resnet-18',
           settings,
           name=f'block_{len(self.blocks)}',
         )

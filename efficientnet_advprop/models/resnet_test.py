@@ -8,6 +8,7 @@ from efficientnet_advprop.models import normalization
 
 # At 1000 classes, without auxiliary norms; torchvision's (200: timm's).
 _PARAMETERS = {
+  'resnet-18': 11_689_512,
   'resnet-50': 25_557_032,
   'resnet-101': 44_549_160,
   'resnet-152': 60_192_808,
@@ -27,7 +28,7 @@ def test_parameter_counts_are_the_published_ones(name):
   assert count == _PARAMETERS[name]
 
 
-def _reference(size, stages, is_small):
+def _reference(stages, is_small):
   """The same network from Keras's own layers, and its layers with weights."""
   used = []
 
@@ -43,7 +44,7 @@ def _reference(size, stages, is_small):
     return add(x, tf.keras.layers.BatchNormalization(epsilon=1e-5))
 
   relu = tf.keras.layers.ReLU()
-  inputs = tf.keras.Input([size, size, 3])
+  inputs = tf.keras.Input([64, 64, 3])
   if is_small:
     x = relu(convolution(inputs, 16, 3, 1))
   else:
@@ -53,11 +54,17 @@ def _reference(size, stages, is_small):
     filters = 16 * 2**stage
     for repeat in range(repeats):
       strides = 2 if stage > 0 and repeat == 0 else 1
-      y = relu(convolution(x, filters, 1, 1))
-      y = relu(convolution(y, filters, 3, strides))
-      y = convolution(y, 4 * filters, 1, 1)
-      if repeat == 0:
-        x = convolution(x, 4 * filters, 1, strides)
+      if is_small:  # Basic blocks, else bottlenecks.
+        width = filters
+        y = relu(convolution(x, filters, 3, strides))
+        y = convolution(y, filters, 3, 1)
+      else:
+        width = 4 * filters
+        y = relu(convolution(x, filters, 1, 1))
+        y = relu(convolution(y, filters, 3, strides))
+        y = convolution(y, width, 1, 1)
+      if strides != 1 or x.shape[-1] != width:
+        x = convolution(x, width, 1, strides)
       x = relu(x + y)
   x = tf.keras.layers.GlobalAveragePooling2D()(x)
   return tf.keras.Model(inputs, add(x, tf.keras.layers.Dense(7))), used
@@ -68,7 +75,7 @@ def _groups(model):
   groups = []
   parts = [model.stem]
   for block in model.blocks:
-    parts += [block.reduce, block.spatial, block.expand, block.shortcut]
+    parts += [*block.branch, block.shortcut]
   for part in parts:
     if part is not None:
       norm = part.norm
@@ -81,14 +88,16 @@ def _groups(model):
 def test_the_forward_pass_equals_one_of_keras_layers(is_small):
   tf.keras.utils.set_random_seed(0)
   model = models.build_model(
-    'resnet-50',
+    'resnet-18' if is_small else 'resnet-50',
     7,
     width_coefficient=0.25,
     depth_coefficient=0.5,
     image_size=64,
     stem_stride=1 if is_small else 2,
   )
-  reference, sources = _reference(64, (2, 2, 3, 2), is_small)
+  reference, sources = _reference(
+    (1, 1, 1, 1) if is_small else (2, 2, 3, 2), is_small
+  )
   rng = np.random.default_rng(0)
   targets = _groups(model)
   assert len(sources) == len(targets)
