@@ -1,11 +1,11 @@
-"""Draws a small data set for fine-tuning: five shapes, 20 images of each.
+"""Draws a small data set for fine-tuning: five textures, 40 images of each.
 
   python tools/make_few_shot_data.py --output_dir=/tmp/few_shot
 
-They are shapes that the embedded data set lacks, drawn like those of its split
-`stylized`: texture and color say nothing about the class. The images are files
-in class folders, 20 of a class to train on and 100 to validate. Every image
-depends on nothing but the seed, its split, class and number.
+The scenes are those of the embedded data set, but what counts is the texture of
+the object; its shape and color say nothing. The images are files in class
+folders, 40 of a class to train on and 100 to validate. Every image depends on
+nothing but the seed, its split, class and number.
 """
 
 import os
@@ -18,8 +18,7 @@ import numpy as np
 if not __package__:  # Run as a file: let it find its neighbor all the same.
   sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..'))
 
-from tools.testdata_drawing import FURTHER_OUTLINES
-from tools.testdata_drawing import TEXTURES
+from tools.testdata_drawing import OUTLINES
 from tools.testdata_drawing import draw_image
 
 # Several programs share names of flags; only the one that runs defines them
@@ -32,7 +31,8 @@ _SEED = flags.DEFINE_integer(
   'seed', 0, 'Same seed, same images.', lower_bound=0, flag_values=_FLAGS
 )
 
-IMAGES_PER_CLASS = {'train': 20, 'validation': 100}
+CLASSES = ('bricks', 'checker', 'dots', 'stripes', 'waves')
+IMAGES_PER_CLASS = {'train': 40, 'validation': 100}
 
 
 def write_dataset(output_dir: str, seed: int) -> None:
@@ -42,12 +42,12 @@ def write_dataset(output_dir: str, seed: int) -> None:
     OSError: a folder is there already, or cannot be written.
   """
   for split_number, (split, count) in enumerate(IMAGES_PER_CLASS.items()):
-    for label, shape in enumerate(sorted(FURTHER_OUTLINES)):
-      folder = os.path.join(output_dir, split, shape)
+    for label, texture in enumerate(CLASSES):
+      folder = os.path.join(output_dir, split, texture)
       os.makedirs(folder)
       for number in range(count):
         rng = np.random.default_rng([seed, split_number, label, number])
-        texture = list(TEXTURES)[rng.integers(len(TEXTURES))]
+        shape = list(OUTLINES)[rng.integers(len(OUTLINES))]
         image = draw_image(shape, texture, rng.uniform(0, 360), rng)
         image.save(os.path.join(folder, f'{number:03d}.png'))
 
@@ -58,7 +58,7 @@ def main(_: list[str]) -> None:
     write_dataset(str(_OUTPUT_DIR.value), _SEED.value)
   except OSError as error:
     _fail(error)
-  print(f'{len(FURTHER_OUTLINES)} classes in {_OUTPUT_DIR.value}')
+  print(f'{len(CLASSES)} classes in {_OUTPUT_DIR.value}')
 
 
 def _fail(error: Exception) -> None:

@@ -25,7 +25,7 @@ def test_images_depend_on_the_seed_alone(tmp_path, monkeypatch):
   for name, seed in (('one', 0), ('two', 0), ('three', 1)):
     make_few_shot_data.write_dataset(str(tmp_path / name), seed)
   one, two, three = (_pixels(tmp_path / n) for n in ('one', 'two', 'three'))
-  assert len(one) == 3 * len(testdata_drawing.FURTHER_OUTLINES)
+  assert len(one) == 3 * len(make_few_shot_data.CLASSES)
   assert set(one) == set(two) == set(three)
   for name, pixels in one.items():
     assert pixels.shape == (testdata_drawing.SIZE,) * 2 + (3,)
@@ -36,6 +36,5 @@ def test_images_depend_on_the_seed_alone(tmp_path, monkeypatch):
     make_few_shot_data.write_dataset(str(tmp_path / 'one'), 0)
 
 
-def test_the_shapes_are_new():
-  old = set(testdata_drawing.OUTLINES)
-  assert not old & set(testdata_drawing.FURTHER_OUTLINES)
+def test_classes_are_textures():
+  assert set(make_few_shot_data.CLASSES) < set(testdata_drawing.TEXTURES)

@@ -69,28 +69,6 @@ OUTLINES: dict[str, list[tuple[float, float]]] = {
   'triangle': _polar([1.15] * 3),
 }
 
-# Shapes that the embedded data set lacks, for fine-tuning on few images.
-FURTHER_OUTLINES: dict[str, list[tuple[float, float]]] = {
-  'ellipse': [(0.45 * x, y) for x, y in _arc(1, 0, 360)],
-  'hourglass': _mirrored([(0.8, -0.95), (0.15, 0), (0.8, 0.95)]),
-  'tee': _mirrored([(0.9, -0.9), (0.9, -0.35), (0.3, -0.35), (0.3, 0.95)]),
-  'yoke': _mirrored(
-    [(0.3, 0.4), (0.3, -0.9), (0.8, -0.9), (0.8, 0.9)],
-  ),
-  'zigzag': [
-    (-0.8, -0.9),
-    (0.8, -0.9),
-    (0.8, -0.4),
-    (-0.1, 0.4),
-    (0.8, 0.4),
-    (0.8, 0.9),
-    (-0.8, 0.9),
-    (-0.8, 0.4),
-    (0.1, -0.4),
-    (-0.8, -0.4),
-  ],
-}
-
 
 # --- Textures: patterns in [0, 1] over coordinates in units of their period. -
 
@@ -205,8 +183,7 @@ def _shape_mask(
   """The shape, turned by any angle and stretched a little along any axis."""
   turn, axis = rng.uniform(0, 2 * np.pi, 2)
   stretch = rng.uniform(0.88, 1.0)
-  outlines = {**OUTLINES, **FURTHER_OUTLINES}
-  points = np.array(outlines[shape]) @ rotation(turn)
+  points = np.array(OUTLINES[shape]) @ rotation(turn)
   points = points @ rotation(axis) * [1 / stretch, stretch] @ rotation(-axis)
   return polygon_mask(center + radius * points)
 

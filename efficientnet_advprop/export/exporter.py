@@ -99,7 +99,7 @@ def _write_tflite(
   if variant == 'int8':
     split = config.data.train_split
     dataset = samples.samples(config, split, config.export.calibration_images)
-    with _reading(split):
+    with _reading():
       images = [example['image'] for example in dataset.as_numpy_iterator()]
   content = tflite.convert(model, variant, images)
   with saved_model.writing(os.path.dirname(folder)):
@@ -120,7 +120,7 @@ def _compare(
   if variant not in tflite.EXACT_VARIANTS:
     allowed_drops[_tflite_name(variant)] = config.export.max_accuracy_drop
   images = samples.samples(config, split, config.export.verified_images)
-  with _reading(split):
+  with _reading():
     return verify.compare(
       verify.network_reader(trained), readers, images, allowed_drops
     )
@@ -131,12 +131,9 @@ def _tflite_name(variant: str) -> str:
 
 
 @contextlib.contextmanager
-def _reading(split: str) -> Iterator[None]:
+def _reading() -> Iterator[None]:
   """Turns what a damaged image causes into a DataError."""
   try:
     yield
   except tf.errors.OpError as error:
-    reason = error.message.splitlines()[0]
-    raise records.DataError(
-      f'{split}: an image cannot be read: {reason}'
-    ) from error
+    raise records.explain(error) from error

@@ -111,7 +111,29 @@ def test_damaged_image(config, model_dir, tmp_path):
   )
   settings = dataclasses.replace(config, data=data)
   target = tmp_path / 'export'
-  with pytest.raises(records.DataError, match='validation: ') as caught:
+  with pytest.raises(
+    records.DataError, match=r'/blue/0\.png: .*cannot be decoded \(8 bytes\)'
+  ) as caught:
     export_lib.export(settings, model_dir, os.fspath(target))
   assert len(str(caught.value).splitlines()) == 1
   assert not list(target.iterdir())
+
+
+def test_damaged_record(config, model_dir, tmp_path):
+  feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[b'no image']))
+  label = tf.train.Feature(int64_list=tf.train.Int64List(value=[1]))
+  example = tf.train.Example(
+    features=tf.train.Features(
+      feature={'image/encoded': feature, 'image/class/label': label}
+    )
+  )
+  path = os.fspath(tmp_path / 'validation-00000-of-00001')
+  with tf.io.TFRecordWriter(path) as writer:
+    for _ in range(2):
+      writer.write(example.SerializeToString())
+  data = dataclasses.replace(
+    config.data, dir=os.fspath(tmp_path), num_eval_images=2
+  )
+  settings = dataclasses.replace(config, data=data)
+  with pytest.raises(records.DataError, match=r'validation-00000.*: record 0: '):
+    export_lib.export(settings, model_dir, os.fspath(tmp_path / 'export'))

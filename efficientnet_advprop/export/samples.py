@@ -1,7 +1,8 @@
 """Real images of a run's data, for calibration and verification."""
 
+import functools
 import os
-from typing import Optional
+from typing import Callable, Optional
 
 import tensorflow as tf
 
@@ -12,6 +13,8 @@ from efficientnet_advprop.data import records
 from efficientnet_advprop.data import sources
 
 _LABELS_FILE = 'labels.txt'
+
+Example = dict[str, tf.Tensor]
 
 
 def samples(
@@ -27,7 +30,7 @@ def samples(
   Returns:
     A dataset of dictionaries: `encoded`, string []; `image`, float32
     [size, size, 3] in [-1, 1]; `label`, int32 []. Iterating raises
-    tf.errors.OpError at an image that does not decode.
+    tf.errors.OpError at a damaged record; `records.explain` tells which.
 
   Raises:
     DataError: files are missing, or hold an unexpected number of images.
@@ -40,17 +43,35 @@ def samples(
   else:
     found = records.read(source, files).shard(every, 0)
 
-  def prepare(record: records.Record) -> dict[str, tf.Tensor]:
+  size = config.model.image_size
+
+  def prepare(record: records.Record) -> Example:
     encoded, shape, label = records.parse(
       source, preprocessing.image_shape, record
     )
     image = preprocessing.evaluation_image(
-      encoded, config.model.image_size, config.data.eval_crop_padding, shape
+      encoded, size, config.data.eval_crop_padding, shape
     )
     image = preprocessing.normalize(image)
-    return dict(encoded=encoded, image=image, label=label)
+    return dict(encoded=encoded, image=image, label=label, problem='')
 
-  return found.take(count).map(prepare)
+  def fail(
+    finding: Callable[[records.Record], tf.Tensor], record: records.Record
+  ) -> Example:
+    blank = tf.zeros([size, size, 3])
+    return dict(encoded='', image=blank, label=0, problem=finding(record))
+
+  def check(example: Example) -> Example:
+    problem = example.pop('problem')
+    with tf.control_dependencies([records.require(problem == '', problem)]):
+      return {name: tf.identity(value) for name, value in example.items()}
+
+  findings = records.findings(source, preprocessing.image_shape)
+  failures = [functools.partial(fail, finding) for finding in findings]
+  examples = found.take(count).flat_map(
+    lambda record: records.attempt(record, prepare, *failures)
+  )
+  return examples.map(check)
 
 
 def class_names(config: config_lib.Config) -> Optional[list[str]]:

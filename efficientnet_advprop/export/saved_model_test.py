@@ -159,9 +159,11 @@ def test_class_names_must_fit(config, model_dir, tmp_path, names):
     )
 
 
-def test_unwritable_folder(tmp_path):
+@pytest.mark.parametrize('folder', ['file', '/sys'])
+def test_unwritable_folder(tmp_path, folder):
   (tmp_path / 'file').write_text('')
-  export_dir = os.fspath(tmp_path / 'file' / 'export')
+  # /sys takes no new folders, even from root.
+  export_dir = os.fspath(tmp_path / folder / 'export')
   version = saved_model.incomplete_version(export_dir)
   with pytest.raises(ExportError, match='cannot be written to') as caught:
     version.__enter__()
