@@ -65,6 +65,13 @@ flags.DEFINE_string('tpu_zone', None, 'The zone of a TPU given by name.')
 flags.DEFINE_string('gcp_project', None, 'The project of a TPU given by name.')
 FLAGS = flags.FLAGS
 
+# What TensorFlow raises where a file cannot be written or read.
+_FILE_ERRORS = (
+  tf.errors.FailedPreconditionError,
+  tf.errors.NotFoundError,
+  tf.errors.PermissionDeniedError,
+  tf.errors.ResourceExhaustedError,
+)
 _USER_ERROR = 2
 _TERMINATED = 143  # As a shell reports a process that SIGTERM ended.
 
@@ -82,6 +89,9 @@ def _run() -> None:
   )
   modes.check_model_dir(config, model_dir)
   export_dir = FLAGS.export_dir or os.path.join(model_dir, 'export')
+  if FLAGS.strategy in ('auto', 'tpu'):
+    places = {'data_dir': config.data.dir or 'none', 'model_dir': model_dir}
+    distribution.check_reachable(FLAGS.tpu, places)
   # A run is a function of its config and seed alone.
   tf.config.experimental.enable_op_determinism()
   strategy = distribution.create_strategy(
@@ -113,6 +123,8 @@ def main(argv: Sequence[str]) -> int:
     return _fail(error)
   except OSError as error:
     return _fail(f'{error.filename or "file system"}: {error.strerror}')
+  except _FILE_ERRORS as error:
+    return _fail((error.message or type(error).__name__).splitlines()[0])
   except trainer.StoppedError as stopped:
     logging.info('%s', stopped)
     return _TERMINATED

@@ -5,9 +5,9 @@ average, of every domain's statistics too) and `optimizer` with the step.
 """
 
 from collections.abc import Mapping
-import glob
 import os
 import re
+import tempfile
 from typing import Optional
 
 from absl import logging
@@ -39,19 +39,28 @@ def checkpoint_paths(directory: str) -> list[str]:
   empty or stale after a crash.
   """
   found = []
-  for index in glob.glob(os.path.join(glob.escape(directory), '*.index')):
-    match = re.fullmatch(r'(ckpt-(\d+))\.index', os.path.basename(index))
+  names = tf.io.gfile.listdir(directory) if _is_folder(directory) else ()
+  for name in names:
+    match = re.fullmatch(r'(ckpt-(\d+))\.index', name)
     if match:
       path = os.path.join(directory, match.group(1))
       found.append((int(match.group(2)), path))
   return [path for _, path in sorted(found, reverse=True)]
 
 
+def _is_folder(directory: str) -> bool:
+  return tf.io.gfile.isdir(directory)
+
+
 class CheckpointManager:
   """Saves a `tf.train.Checkpoint` under its step; restores the newest one."""
 
   def __init__(
-    self, checkpoint: tf.train.Checkpoint, directory: str, keep: int
+    self,
+    checkpoint: tf.train.Checkpoint,
+    directory: str,
+    keep: int,
+    writes: bool = True,
   ):
     """Creates the manager, and the directory if it is not there.
 
@@ -59,19 +68,36 @@ class CheckpointManager:
       checkpoint: what to save.
       directory: where the files go.
       keep: how many checkpoints remain there.
+      writes: whether this process is the one that writes them. All workers of a
+        strategy must save, as statistics are averaged over them; the files of
+        the others are thrown away.
     """
     self._checkpoint = checkpoint
     self._directory = directory
-    _remove_broken_state_file(directory)
-    self._manager = tf.train.CheckpointManager(checkpoint, directory, keep)
+    self._manager = None
+    if writes:
+      _remove_broken_state_file(directory)
+      self._manager = tf.train.CheckpointManager(checkpoint, directory, keep)
 
   def save(self, step: int) -> str:
     """Writes a checkpoint; older ones go only when the new one is whole.
 
     Returns:
       Its path, without the suffixes of its files.
+
+    Raises:
+      CheckpointError: it cannot be written; those before it stay.
     """
-    return self._manager.save(checkpoint_number=step)
+    try:
+      if self._manager is not None:
+        return self._manager.save(checkpoint_number=step)
+      with tempfile.TemporaryDirectory() as folder:
+        return self._checkpoint.write(os.path.join(folder, 'ckpt'))
+    except (tf.errors.OpError, OSError) as error:
+      raise CheckpointError(
+        f'{self._directory}: cannot write the checkpoint of step {step}'
+        f' ({_first_line(error)}); those before it are intact'
+      ) from error
 
   def restore(self) -> Optional[str]:
     """Restores the newest readable checkpoint.
@@ -100,7 +126,7 @@ def _remove_broken_state_file(directory: str) -> None:
   The next save writes it anew; restoring does not need it.
   """
   path = os.path.join(directory, 'checkpoint')
-  if not os.path.exists(path):
+  if not tf.io.gfile.exists(path):
     return
   try:
     state = tf.train.get_checkpoint_state(directory)
@@ -109,7 +135,7 @@ def _remove_broken_state_file(directory: str) -> None:
     intact = False
   if not intact:
     logging.warning('%s is damaged; the checkpoints are found without it', path)
-    os.remove(path)
+    tf.io.gfile.remove(path)
 
 
 def restore(
@@ -220,7 +246,7 @@ def assign(
 
 def _candidates(checkpoint: str) -> list[str]:
   """The checkpoints that `restore` may read, best first."""
-  if os.path.exists(f'{checkpoint}.index'):
+  if tf.io.gfile.exists(f'{checkpoint}.index'):
     return [checkpoint]
   for directory in (os.path.join(checkpoint, 'checkpoints'), checkpoint):
     paths = checkpoint_paths(directory)

@@ -1,4 +1,6 @@
 import os
+import resource
+import signal
 
 import numpy as np
 import pytest
@@ -78,3 +80,73 @@ def test_another_model_is_refused(saved, settings):
 def test_a_missing_checkpoint_is_said(tmp_path):
   with pytest.raises(checkpoints.CheckpointError, match='no checkpoint found'):
     checkpoints.restore(_model(), str(tmp_path))
+
+
+def _small_manager(directory, writes=True):
+  values = tf.Variable(tf.ones([50_000]))
+  checkpoint = tf.train.Checkpoint(values=values)
+  return checkpoints.CheckpointManager(checkpoint, directory, 3, writes), values
+
+
+def test_a_full_disk_is_said_and_leaves_the_last_one_intact(tmp_path):
+  """A limit on the size of files fails a write as a full disk does."""
+  manager, values = _small_manager(str(tmp_path))
+  manager.save(1)
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+  try:
+    with pytest.raises(checkpoints.CheckpointError, match='step 2') as caught:
+      manager.save(2)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+  assert '\n' not in str(caught.value)
+  values.assign(tf.zeros_like(values))
+  assert manager.restore().endswith('ckpt-1')
+  assert (values.numpy() == 1).all()
+
+
+def test_a_worker_that_does_not_write_leaves_no_file(tmp_path):
+  chief, _ = _small_manager(str(tmp_path))
+  chief.save(1)
+  before = sorted(os.listdir(tmp_path))
+  other, values = _small_manager(str(tmp_path), writes=False)
+  values.assign(tf.zeros_like(values))
+  other.save(2)
+  assert sorted(os.listdir(tmp_path)) == before
+  assert other.restore().endswith('ckpt-1')
+  assert (values.numpy() == 1).all()
+
+
+def _cut(path):
+  data = path.read_bytes()
+  path.write_bytes(data[: len(data) // 2])
+
+
+def _flip(path):
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 1
+  path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+  'suffix, damage',
+  [
+    ('data-00000-of-00001', _cut),
+    ('data-00000-of-00001', _flip),
+    ('index', _cut),
+  ],
+)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+  tmp_path, suffix, damage
+):
+  manager, values = _small_manager(str(tmp_path))
+  manager.save(1)
+  values.assign_add(tf.ones_like(values))
+  manager.save(2)
+  damage(tmp_path / f'ckpt-2.{suffix}')
+  (tmp_path / 'checkpoint').write_text('')  # TensorFlow's own list.
+  manager, values = _small_manager(str(tmp_path))
+  assert manager.restore().endswith('ckpt-1')
+  assert (values.numpy() == 1).all()

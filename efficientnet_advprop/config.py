@@ -13,6 +13,7 @@ import re
 import typing
 from typing import Any, Optional
 
+import tensorflow as tf
 import yaml
 
 from efficientnet_advprop import fields
@@ -195,6 +196,10 @@ class TrainConfig(fields.Checked):
   init_checkpoint: Optional[str] = fields.field(None)
   epochs: float = fields.field(350.0, above=0)
   batch_size: int = fields.field(4096, low=1)  # Over all replicas.
+  # Parts into which a replica's batch is cut, to hold one at a time in memory.
+  accumulation_steps: int = fields.field(1, low=1)
+  # Whether blocks are computed again backward instead of stored.
+  rematerialize: bool = fields.field(False)
   # At a batch of 256; scaled linearly with the batch size.
   learning_rate: float = fields.field(0.016, low=0)
   warmup_epochs: float = fields.field(5.0, low=0)
@@ -393,10 +398,10 @@ def _read_yaml(path: str, readers: tuple[str, ...]) -> dict:
   if path in readers:
     raise ConfigError('base', path, 'a recipe that is not its own base')
   try:
-    with open(path, encoding='utf-8') as file:
-      values = yaml.safe_load(file) or {}
-  except OSError as error:
-    reason = f'a readable YAML file ({error.strerror})'
+    with tf.io.gfile.GFile(path) as file:
+      values = yaml.safe_load(file.read()) or {}
+  except tf.errors.OpError as error:
+    reason = f'a readable YAML file ({error.message.split(";")[-1].strip()})'
     raise ConfigError('config_file', path, reason) from None
   except (yaml.YAMLError, UnicodeDecodeError) as error:
     reason = ' '.join(str(error).split())

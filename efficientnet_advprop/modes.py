@@ -58,7 +58,7 @@ def resolve_config(
   saved = os.path.join(model_dir or '', _CONFIG_FILE)
   if config_file:
     values = config_lib.read_yaml(config_file)
-  elif model_dir and os.path.exists(saved):
+  elif model_dir and tf.io.gfile.exists(saved):
     values = config_lib.read_yaml(saved)
   else:
     values = _default_recipe(model_name, data_dir)
@@ -95,7 +95,7 @@ def _default_recipe(
 def check_model_dir(config: config_lib.Config, model_dir: str) -> None:
   """Raises ConfigError if `model_dir` holds the run of another network."""
   path = os.path.join(model_dir, _CONFIG_FILE)
-  if not os.path.exists(path):
+  if not tf.io.gfile.exists(path):
     return
   saved = config_lib.to_dict(config_lib.load_config(path))
   for key, value in _flatten(config_lib.to_dict(config)).items():
@@ -155,8 +155,9 @@ def train_and_eval(
   picture = trainer.draw_attack()
   if picture:
     places['picture'] = picture
-  exported = export_lib.export(config, model_dir, export_dir)
-  places['SavedModel'] = exported.version
+  if trainer.is_chief:
+    exported = export_lib.export(config, model_dir, export_dir)
+    places['SavedModel'] = exported.version
   return _join(tables.format_results(results), places)
 
 
@@ -200,11 +201,12 @@ def _start(
   config: config_lib.Config, strategy: tf.distribute.Strategy, model_dir: str
 ) -> trainer_lib.Trainer:
   """Creates the trainer and writes the resolved config beside its files."""
-  os.makedirs(model_dir, exist_ok=True)
+  tf.io.gfile.makedirs(model_dir)
   trainer = trainer_lib.Trainer(config, strategy, model_dir)
-  evaluator.write_text(
-    os.path.join(model_dir, _CONFIG_FILE), config_lib.to_yaml(config)
-  )
+  if trainer.is_chief:
+    evaluator.write_text(
+      os.path.join(model_dir, _CONFIG_FILE), config_lib.to_yaml(config)
+    )
   parameters = sum(
     variable.shape.num_elements()
     for variable in trainer.model.trainable_variables
@@ -258,7 +260,8 @@ def _test(
   """Runs a test, logs its progress and result, writes it to `path`."""
   result = judge.evaluate(test, reporting.Progress(f'evaluating {name}'))
   result = {'step': step, **result, 'weights': config.eval.weights}
-  evaluator.write_result(path, result)
+  if distribution.is_chief(judge.strategy):
+    evaluator.write_result(path, result)
   logging.info(
     '%s at step %d: top-1 %.4f, top-5 %.4f, loss %.4f (%d images)',
     name,

@@ -34,7 +34,7 @@ class Evaluator:
       model: the network; its present weights count at each evaluation.
     """
     self._config = config
-    self._strategy = strategy
+    self.strategy = strategy
     self._model = model
     self._steps: dict[Any, Callable[..., tf.Tensor]] = {}
 
@@ -58,7 +58,7 @@ class Evaluator:
       DataError: the images are missing or damaged.
     """
     test = test or config_lib.TestConfig()
-    config, strategy = self._config, self._strategy
+    config, strategy = self._config, self.strategy
     split = test.split or config.data.eval_split
     expected = pipeline.num_images(config, split)
     dataset = strategy.distribute_datasets_from_function(
@@ -83,7 +83,7 @@ class Evaluator:
     return self._steps[key]
 
   def _make_step(self, test: config_lib.TestConfig) -> Callable[..., tf.Tensor]:
-    model, strategy = self._model, self._strategy
+    model, strategy = self._model, self.strategy
 
     def replica_step(
       batch: Mapping[str, tf.Tensor], index: tf.Tensor
@@ -140,13 +140,13 @@ def _means(totals: tf.Tensor, domain: str) -> Result:
 
 def write_result(path: str, result: Result) -> None:
   """Writes a result as JSON, whole or not at all."""
-  os.makedirs(os.path.dirname(path), exist_ok=True)
+  tf.io.gfile.makedirs(os.path.dirname(path))
   write_text(path, json.dumps(result, indent=2) + '\n')
 
 
 def write_text(path: str, text: str) -> None:
   """Writes a file, whole or not at all."""
   temporary = f'{path}.tmp'
-  with open(temporary, 'w', encoding='utf-8') as file:
+  with tf.io.gfile.GFile(temporary, 'w') as file:
     file.write(text)
-  os.replace(temporary, path)
+  tf.io.gfile.rename(temporary, path, overwrite=True)

@@ -25,6 +25,7 @@ def create_model(
   auxiliary_domains: Sequence[str] = ('adversarial',),
   synchronized: bool = False,
   compiled: bool = False,
+  rematerialized: bool = False,
 ) -> tf.keras.Model:
   """Creates a network and all its variables.
 
@@ -34,6 +35,7 @@ def create_model(
     auxiliary_domains: names of the domains beside `'main'`.
     synchronized: whether batch statistics span all replicas of the strategy.
     compiled: whether activations are compiled by XLA, where that may run.
+    rematerialized: whether blocks are computed again backward, not stored.
 
   Returns:
     A model that is called as `model(images, training=None, domain='main')`.
@@ -42,7 +44,12 @@ def create_model(
   if model_config.is_resnet:
     network = resnet.ResNet
   model = network(
-    model_config, num_classes, auxiliary_domains, synchronized, compiled
+    model_config,
+    num_classes,
+    auxiliary_domains,
+    synchronized,
+    compiled,
+    rematerialized,
   )
   size = model_config.image_size
   model.build(tf.TensorShape([None, size, size, 3]))

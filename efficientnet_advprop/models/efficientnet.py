@@ -142,6 +142,7 @@ class EfficientNet(tf.keras.Model):
     auxiliary_domains: Sequence[str] = ('adversarial',),
     synchronized: bool = False,
     compiled: bool = False,
+    rematerialized: bool = False,
   ):
     """Creates the network; `models.create_model` also creates its variables.
 
@@ -151,8 +152,10 @@ class EfficientNet(tf.keras.Model):
       auxiliary_domains: of every norm.
       synchronized: whether batch statistics span all replicas.
       compiled: whether layers may use `kernels`.
+      rematerialized: whether blocks are computed again backward, not stored.
     """
     super().__init__(name=model_config.name)
+    self.run_block = layers.recomputed if rematerialized else layers.stored
     self.model_config = model_config
     self.auxiliary_domains = tuple(auxiliary_domains)
     settings: dict[str, Any] = dict(
@@ -221,7 +224,8 @@ class EfficientNet(tf.keras.Model):
     x = self.stem(images, **mode)
     for index, block in enumerate(self.blocks):
       drop_rate = 1 - self.model_config.survival_probability
-      x = block(
+      x = self.run_block(
+        block,
         x,
         **mode,
         numbers=numbers[:, index] if training else None,

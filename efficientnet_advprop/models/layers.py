@@ -1,6 +1,7 @@
 """Layers that the networks share: normalized convolutions, gates."""
 
 from collections.abc import Sequence
+import itertools
 from typing import Any, Optional
 
 import tensorflow as tf
@@ -17,6 +18,37 @@ def build(layer: tf.keras.layers.Layer, channels: int) -> None:
   """
   with tf.name_scope(layer.name):
     layer.build(tf.TensorShape([None, None, None, channels]))
+
+
+def stored(
+  layer: tf.keras.layers.Layer, inputs: tf.Tensor, **arguments: Any
+) -> tf.Tensor:
+  """Calls a layer; what its gradient needs is stored until then."""
+  return layer(inputs, **arguments)
+
+
+def recomputed(
+  layer: tf.keras.layers.Layer, inputs: tf.Tensor, **arguments: Any
+) -> tf.Tensor:
+  """Calls a layer; its gradient starts from the inputs, computing all again.
+
+  The moments of a batch leave the layer beside its outputs, so that moving
+  statistics move once and not again backward. Randomness must come with the
+  arguments.
+  """
+  moves: list[normalization.Move] = []
+
+  def run(x: tf.Tensor) -> list[tf.Tensor]:
+    with normalization.held_moves() as held:
+      outputs = layer(x, **arguments)
+    moves[:] = held
+    moments = [(move.mean, move.variance) for move in held]
+    return [outputs, *itertools.chain(*moments)]
+
+  outputs, *moments = tf.recompute_grad(run)(inputs)
+  for move, mean, variance in zip(moves, moments[::2], moments[1::2]):
+    move.norm.move_statistics(move.domain, mean, variance)
+  return outputs
 
 
 class NormalizedConv2D(tf.keras.layers.Layer):

@@ -41,6 +41,42 @@ def test_the_folded_convolution_equals_the_two(filters, strides, domain):
   )
 
 
+@pytest.mark.parametrize('strategy', ['one', 'two'])
+def test_what_is_recomputed_equals_what_is_stored(strategy):
+  """Outputs, gradients, and statistics that move once."""
+  devices = ['CPU:0', 'CPU:1'][: 1 if strategy == 'one' else 2]
+  scope = tf.distribute.MirroredStrategy(devices)
+  runs = []
+  for call in (layers.stored, layers.recomputed):
+    tf.keras.utils.set_random_seed(0)
+    with scope.scope():
+      layer = layers.NormalizedConv2D(
+        5,
+        3,
+        swish=True,
+        auxiliary_domains=('adversarial',),
+        synchronized=True,
+      )
+      layer.build(tf.TensorShape([None, None, None, 6]))
+
+    def step(x, layer=layer, call=call):
+      with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = call(layer, x, training=True, domain='adversarial')
+        loss = tf.reduce_sum(y * tf.sin(y + tf.range(5.0)))
+      norm = layer.norm.norm_of('adversarial')
+      sources = [x, layer.kernel, norm.gamma, norm.beta]
+      return [y, *tape.gradient(loss, sources)]
+
+    results = scope.run(tf.function(step), args=(_X,))
+    results = [scope.experimental_local_results(r)[0] for r in results]
+    runs.append([*results, *layer.non_trainable_variables])
+  stored, recomputed = runs
+  assert np.abs(stored[-2]).max() > 0  # The auxiliary mean has moved.
+  for ours, theirs in zip(recomputed, stored):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
 def test_the_initial_kernels_have_the_official_spread():
   layer = layers.NormalizedConv2D(256, 3)
   layer.build(tf.TensorShape([None, None, None, 64]))

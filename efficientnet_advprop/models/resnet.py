@@ -105,6 +105,7 @@ class ResNet(tf.keras.Model):
     auxiliary_domains: Sequence[str] = ('adversarial',),
     synchronized: bool = False,
     compiled: bool = False,
+    rematerialized: bool = False,
   ):
     """Creates the network; `models.create_model` also creates its variables.
 
@@ -114,8 +115,10 @@ class ResNet(tf.keras.Model):
       auxiliary_domains: of every norm.
       synchronized: whether batch statistics span all replicas.
       compiled: whether layers may use `kernels`.
+      rematerialized: whether blocks are computed again backward, not stored.
     """
     super().__init__(name=model_config.name)
+    self.run_block = layers.recomputed if rematerialized else layers.stored
     self.model_config = model_config
     self.auxiliary_domains = tuple(auxiliary_domains)
     settings: dict[str, Any] = dict(
@@ -178,6 +181,6 @@ class ResNet(tf.keras.Model):
     if self.is_pooled:
       x = tf.nn.max_pool2d(x, 3, 2, 'SAME')
     for block in self.blocks:
-      x = block(x, **mode)
+      x = self.run_block(block, x, **mode)
     x = tf.cast(tf.reduce_mean(x, [1, 2]), tf.float32)
     return self.classifier(x)

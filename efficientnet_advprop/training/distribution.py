@@ -1,5 +1,10 @@
 """Which devices a run uses: tf.distribute strategies by name."""
 
+from collections.abc import Mapping
+import json
+import os
+import socket
+import time
 from typing import Optional
 
 from absl import logging
@@ -7,6 +12,8 @@ import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
 
+# How long workers wait for each other to appear.
+WORKER_TIMEOUT_SECONDS = 600
 STRATEGIES = ('auto', 'one_device', 'mirrored', 'multi_worker', 'tpu')
 
 
@@ -27,7 +34,8 @@ def create_strategy(
     project: of the TPU, likewise.
 
   Raises:
-    ConfigError: the name is unknown or there is no such hardware.
+    ConfigError: the name is unknown, there is no such hardware, or a worker of
+      TF_CONFIG does not appear.
   """
   config_lib.check_choice('strategy', name, STRATEGIES)
   gpus = tf.config.list_logical_devices('GPU')
@@ -36,6 +44,7 @@ def create_strategy(
   if name == 'tpu':
     return _tpu_strategy(tpu, zone, project)
   if name == 'multi_worker':
+    _await_workers(os.environ.get('TF_CONFIG', ''))
     return tf.distribute.MultiWorkerMirroredStrategy()
   devices = gpus or tf.config.list_logical_devices('CPU')
   if name == 'mirrored':
@@ -75,6 +84,85 @@ def _wait_for_tpu(
   client = cloud_tpu_client.Client(tpu, zone=zone, project=project)
   logging.info('Waiting for TPU %s (%s)', tpu, client.state())
   client.wait_for_healthy()
+
+
+def check_reachable(tpu: Optional[str], paths: Mapping[str, str]) -> None:
+  """Refuses local paths for a TPU whose workers are other machines.
+
+  Args:
+    tpu: as for `create_strategy`.
+    paths: by the names of their flags.
+
+  Raises:
+    ConfigError: names the flag.
+  """
+  if tpu in (None, '', 'local'):
+    return
+  for name, path in paths.items():
+    if '://' not in path:
+      allowed = f"a gs:// path, as TPU {tpu} cannot reach this machine's files"
+      raise config_lib.ConfigError(name, path, allowed)
+
+
+def _await_workers(tf_config: str) -> None:
+  """Waits until every worker answers; TensorFlow would wait without a word.
+
+  Each listens on its own address until all others answer, there or already
+  through TensorFlow.
+  """
+  try:
+    values = json.loads(tf_config or '{}')
+    workers = values.get('cluster', {}).get('worker', [])
+    chiefs = values.get('cluster', {}).get('chief', [])
+    if len(workers) + len(chiefs) < 2:
+      return
+    task = values['task']
+    own = values['cluster'][task['type']][int(task['index'])]
+    places = {
+      a: (a.rsplit(':', 1)[0], int(a.rsplit(':', 1)[1]))
+      for a in (*chiefs, *workers)
+    }
+  except (ValueError, KeyError, IndexError, AttributeError, TypeError):
+    allowed = 'JSON with the addresses of all workers and the own task'
+    raise config_lib.ConfigError('TF_CONFIG', tf_config, allowed) from None
+  with socket.socket() as listener:
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+      listener.bind(('', places[own][1]))
+    except OSError as error:
+      allowed = f"this worker's address with a free port ({error.strerror})"
+      raise config_lib.ConfigError('TF_CONFIG', own, allowed) from None
+    listener.listen(len(places) * 8)
+    deadline = time.monotonic() + WORKER_TIMEOUT_SECONDS
+    for address in places:
+      if address != own:
+        _await_worker(address, places[address], deadline)
+
+
+def _await_worker(
+  address: str, place: tuple[str, int], deadline: float
+) -> None:
+  while True:
+    try:
+      socket.create_connection(place, timeout=5).close()
+      return
+    except OSError:
+      if time.monotonic() > deadline:
+        allowed = f'a worker that answers in {WORKER_TIMEOUT_SECONDS} seconds'
+        raise config_lib.ConfigError('TF_CONFIG', address, allowed) from None
+    time.sleep(0.2)
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+  """Whether this process is the one, among all workers, that writes files."""
+  if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+    return True
+  resolver = strategy.cluster_resolver
+  cluster = resolver.cluster_spec().as_dict()
+  if not cluster:
+    return True
+  first = 'chief' if 'chief' in cluster else 'worker'
+  return (resolver.task_type, resolver.task_id) == (first, 0)
 
 
 def compiles_layers(strategy: tf.distribute.Strategy) -> bool:

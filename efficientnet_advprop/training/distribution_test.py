@@ -1,3 +1,6 @@
+import json
+import socket
+
 import pytest
 import tensorflow as tf
 
@@ -30,3 +33,49 @@ def test_several_workers_come_from_the_environment(monkeypatch):
   monkeypatch.delenv('TF_CONFIG', raising=False)
   strategy = distribution.create_strategy('multi_worker')
   assert isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+@pytest.fixture(name='addresses')
+def _addresses():
+  """Two addresses of this machine at which nobody listens."""
+  with socket.socket() as one, socket.socket() as two:
+    for each in (one, two):
+      each.bind(('localhost', 0))
+    return [f'localhost:{each.getsockname()[1]}' for each in (one, two)]
+
+
+def _tf_config(addresses):
+  task = {'type': 'worker', 'index': 0}
+  return json.dumps({'cluster': {'worker': addresses}, 'task': task})
+
+
+def test_a_worker_that_never_appears_is_named(monkeypatch, addresses):
+  monkeypatch.setattr(distribution, 'WORKER_TIMEOUT_SECONDS', 1)
+  monkeypatch.setenv('TF_CONFIG', _tf_config(addresses))
+  with pytest.raises(config_lib.ConfigError, match=addresses[1]) as caught:
+    distribution.create_strategy('multi_worker')
+  assert '\n' not in str(caught.value)
+
+
+def test_a_port_that_is_taken_is_named(monkeypatch, addresses):
+  monkeypatch.setenv('TF_CONFIG', _tf_config(addresses))
+  with socket.socket() as other:
+    other.bind(('', int(addresses[0].rsplit(':')[-1])))
+    other.listen()
+    with pytest.raises(config_lib.ConfigError, match=addresses[0]):
+      distribution.create_strategy('multi_worker')
+
+
+@pytest.mark.parametrize('value', ['{', '{"cluster": {"worker": ["a", "b"]}}'])
+def test_a_wrong_tf_config_is_refused(monkeypatch, value):
+  monkeypatch.setenv('TF_CONFIG', value)
+  with pytest.raises(config_lib.ConfigError, match=r'^TF_CONFIG: got'):
+    distribution.create_strategy('multi_worker')
+
+
+def test_local_paths_are_refused_where_the_tpu_cannot_reach_them():
+  paths = {'data_dir': 'gs://bucket/data', 'model_dir': 'runs/b7'}
+  for tpu in (None, 'local'):
+    distribution.check_reachable(tpu, paths)
+  with pytest.raises(config_lib.ConfigError, match=r'^model_dir: .*gs://'):
+    distribution.check_reachable('tpu-1', paths)

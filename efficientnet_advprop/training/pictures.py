@@ -1,10 +1,9 @@
 """The picture of an attack: clean | adversarial | perturbation."""
 
-import os
-
 import numpy as np
 from PIL import Image
 from PIL import ImageDraw
+import tensorflow as tf
 
 from efficientnet_advprop import attacks
 
@@ -51,5 +50,6 @@ def attack_grid(images: np.ndarray, adversarial: np.ndarray) -> np.ndarray:
 def write_png(path: str, pixels: np.ndarray) -> None:
   """Writes uint8 [height, width, 3] as a PNG, whole or not at all."""
   temporary = f'{path}.tmp'
-  Image.fromarray(pixels).save(temporary, format='PNG')
-  os.replace(temporary, path)
+  with tf.io.gfile.GFile(temporary, 'wb') as file:
+    file.write(tf.io.encode_png(pixels).numpy())
+  tf.io.gfile.rename(temporary, path, overwrite=True)

@@ -20,6 +20,7 @@ class Reporter:
     model_dir: str,
     writer: tf.summary.SummaryWriter,
     start: int,
+    writes: bool = True,
   ):
     """Opens the files, without the lines that a resumed run will write again.
 
@@ -28,11 +29,14 @@ class Reporter:
       model_dir: where `metrics.jsonl` lies.
       writer: of the TensorBoard summaries.
       start: the step from which the run goes on.
+      writes: whether this process is the one that writes metrics.jsonl.
     """
     self._config = config
     self._path = os.path.join(model_dir, 'metrics.jsonl')
     self._writer = writer
-    _drop_lines_after(self._path, start)
+    self._writes = writes
+    if writes:
+      _drop_lines_after(self._path, start)
     # A step's, in each interval; evaluations and checkpoints do not count.
     self._seconds: list[float] = []
 
@@ -49,8 +53,9 @@ class Reporter:
       **metrics,
       'images_per_second': round(rate, 2),
     }
-    with open(self._path, 'a', encoding='utf-8') as file:
-      file.write(json.dumps(values) + '\n')
+    if self._writes:
+      with tf.io.gfile.GFile(self._path, 'a') as file:
+        file.write(json.dumps(values) + '\n')
     scalars = {**metrics, 'images_per_second': rate}
     write_scalars(self._writer, step, scalars, 'train')
     logging.info('%s', self._line(step, metrics, rate))
@@ -114,18 +119,18 @@ def format_seconds(seconds: float) -> str:
 
 def _drop_lines_after(path: str, step: int) -> None:
   """Keeps the whole lines of metrics.jsonl up to a step, atomically."""
-  if not os.path.exists(path):
+  if not tf.io.gfile.exists(path):
     return
   kept = []
-  with open(path, encoding='utf-8') as file:
-    for line in file:
+  with tf.io.gfile.GFile(path, 'rb') as file:
+    for line in file.read().decode('utf-8', 'replace').splitlines():
       try:
         values = json.loads(line)
       except ValueError:
         continue  # Cut when the run was killed.
       if values['step'] <= step:
-        kept.append(line if line.endswith('\n') else f'{line}\n')
+        kept.append(f'{line}\n')
   temporary = f'{path}.tmp'
-  with open(temporary, 'w', encoding='utf-8') as file:
-    file.writelines(kept)
-  os.replace(temporary, path)
+  with tf.io.gfile.GFile(temporary, 'w') as file:
+    file.write(''.join(kept))
+  tf.io.gfile.rename(temporary, path, overwrite=True)

@@ -51,13 +51,52 @@ def train_step(
     batch: `image`, `label` and `seed` of this replica.
     config: of the run.
 
+  With `train.accumulation_steps` the batch is cut into parts, attacked and run
+  one after another. The update is that of the sum of their gradients; each
+  part's norms see that part alone, and move once for each.
+
   Returns:
     Losses, float32 [1 + passes], as this replica's share of a sum over
     replicas: the total (weight penalty included), then each pass's own.
   """
+  variables = model.trainable_variables
+  parts = config.train.accumulation_steps
+  size = batch['label'].shape[0] // parts
+  losses, gradients = _part_of_step(
+    model, _part(batch, 0, size), config, optimizer.iterations
+  )
+  for index in range(1, parts):
+    # Not before the part in front is done and its memory free.
+    with tf.control_dependencies([losses, *gradients]):
+      part = _part(batch, index, size)
+    more = _part_of_step(model, part, config, optimizer.iterations)
+    losses += more[0]
+    gradients = [a + b for a, b in zip(gradients, more[1])]
+  decay = optimization.average_decay(
+    optimizer.iterations, config.train.ema_decay
+  )
+  optimizer.apply_gradients(zip(gradients, variables))
+  optimization.update_average(average, model, decay)
+  return losses
+
+
+def _part(batch: methods.Batch, index: int, size: int) -> methods.Batch:
+  """Rows `index * size` and so on of a batch."""
+  start = index * size
+  return {name: values[start : start + size] for name, values in batch.items()}
+
+
+def _part_of_step(
+  model: tf.keras.Model,
+  batch: methods.Batch,
+  config: config_lib.Config,
+  step: tf.Tensor,
+) -> tuple[tf.Tensor, list[tf.Tensor]]:
+  """The losses and gradients of a part of the global batch."""
   method = methods.METHODS[config.train.method]
-  passes = method(model, batch, config, optimizer.iterations)
-  replicas = tf.distribute.get_strategy().num_replicas_in_sync
+  passes = method(model, batch, config, step)
+  parts = tf.distribute.get_strategy().num_replicas_in_sync
+  parts *= config.train.accumulation_steps
   losses = []
   with tf.GradientTape() as tape:
     for part in passes:
@@ -68,21 +107,15 @@ def train_step(
         part.labels, logits, config.train.label_smoothing
       )
       # A sum over the pass, which may hold each image twice, divided by the
-      # global batch, of which this replica holds a part.
-      size = batch['label'].shape[0] * replicas
+      # global batch, of which this is a part.
+      size = batch['label'].shape[0] * parts
       losses.append(tf.reduce_sum(loss) / size)
     penalty = optimization.weight_penalty(
       optimization.decayed_variables(model), config.train.weight_decay
     )
-    total = tf.add_n(losses) + penalty / replicas
-  variables = model.trainable_variables
-  gradients = tape.gradient(total, variables)
-  decay = optimization.average_decay(
-    optimizer.iterations, config.train.ema_decay
-  )
-  optimizer.apply_gradients(zip(gradients, variables))
-  optimization.update_average(average, model, decay)
-  return tf.stack([total, *losses])
+    total = tf.add_n(losses) + penalty / parts
+  gradients = tape.gradient(total, model.trainable_variables)
+  return tf.stack([total, *losses]), gradients
 
 
 class Trainer:
@@ -102,12 +135,19 @@ class Trainer:
       model_dir: for checkpoints, metrics and summaries.
 
     Raises:
+      ConfigError: the batch size does not divide.
       CheckpointError: the model_dir's checkpoints cannot be read, or, in a new
         run, that of `train.init_checkpoint`.
     """
     self.config = config
     self.strategy = strategy
     self.model_dir = model_dir
+    parts = config.train.accumulation_steps * strategy.num_replicas_in_sync
+    if config.train.batch_size % parts:
+      allowed = f'a multiple of {parts}, replicas x train.accumulation_steps'
+      raise config_lib.ConfigError(
+        'train.batch_size', config.train.batch_size, allowed
+      )
     tf.keras.mixed_precision.set_global_policy(config.train.precision)
     tf.keras.utils.set_random_seed(config.train.seed)
     with strategy.scope():
@@ -121,6 +161,7 @@ class Trainer:
       checkpoint,
       os.path.join(model_dir, 'checkpoints'),
       config.train.keep_checkpoints,
+      self.is_chief,
     )
     self.restored = self._manager.restore()
     if self.restored is None:
@@ -129,9 +170,10 @@ class Trainer:
       for shadow, variable in zip(self.average.variables, self.model.variables):
         shadow.assign(variable)
     self._stop = False
-    self._writer = tf.summary.create_file_writer(
-      os.path.join(model_dir, 'summaries')
-    )
+    self._writer = tf.summary.create_noop_writer()
+    if self.is_chief:
+      summaries = os.path.join(model_dir, 'summaries')
+      self._writer = tf.summary.create_file_writer(summaries)
 
   def _create_model(self) -> tf.keras.Model:
     return models.create_model(
@@ -140,7 +182,13 @@ class Trainer:
       self.config.auxiliary_domains,
       synchronized=self.strategy.num_replicas_in_sync > 1,
       compiled=distribution.compiles_layers(self.strategy),
+      rematerialized=self.config.train.rematerialize,
     )
+
+  @property
+  def is_chief(self) -> bool:
+    """Whether this process is the one that writes files."""
+    return distribution.is_chief(self.strategy)
 
   @property
   def step(self) -> int:
@@ -159,7 +207,9 @@ class Trainer:
       StoppedError: a signal arrived; the state is saved.
     """
     config, step = self.config, self.step
-    reporter = reporting.Reporter(config, self.model_dir, self._writer, step)
+    reporter = reporting.Reporter(
+      config, self.model_dir, self._writer, step, self.is_chief
+    )
     iterator = iter(
       self.strategy.distribute_datasets_from_function(
         lambda context: pipeline.train_dataset(
@@ -177,9 +227,10 @@ class Trainer:
         reporter.interval(end, metrics, end - step, seconds)
         step = end
         evaluates = is_evaluated(step, config)
-        if self._stop or evaluates or is_saved(step, config):
+        stops = self._stops()
+        if stops or evaluates or is_saved(step, config):
           self._manager.save(step)
-        if self._stop and step < config.train_steps:
+        if stops and step < config.train_steps:
           raise StoppedError(f'stopped at step {step}; the state is saved')
         if evaluate is not None and evaluates:
           evaluate(step)
@@ -218,7 +269,8 @@ class Trainer:
     adversarial = attack(batch['image'], batch['label'])
     pixels = pictures.attack_grid(batch['image'].numpy(), adversarial.numpy())
     path = os.path.join(self.model_dir, 'attack.png')
-    pictures.write_png(path, pixels)
+    if self.is_chief:
+      pictures.write_png(path, pixels)
     with self._writer.as_default(self.step):
       tf.summary.image('attack', pixels[np.newaxis])
     self._writer.flush()
@@ -227,6 +279,22 @@ class Trainer:
   def _request_stop(self) -> None:
     logging.info('Signal received: stopping after this log interval')
     self._stop = True
+
+  def _stops(self) -> bool:
+    """Whether a signal has arrived, here or at another worker.
+
+    All must agree, for all of them save.
+    """
+    strategy = self.strategy
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+      return self._stop
+
+    @tf.function
+    def count(own: tf.Tensor) -> tf.Tensor:
+      flags = strategy.run(tf.identity, args=(own,))
+      return strategy.reduce(tf.distribute.ReduceOp.SUM, flags, axis=None)
+
+    return bool(count(tf.constant(float(self._stop))) > 0)
 
   def _compile_steps(self) -> Callable[..., tf.Tensor]:
     """The host loop: steps on all replicas, summing up their losses."""

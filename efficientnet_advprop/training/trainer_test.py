@@ -267,6 +267,42 @@ def test_a_mixture_s_loss_is_the_sum_over_both_halves():
   np.testing.assert_allclose(losses, [expected] * 2, rtol=1e-2)
 
 
+def test_accumulation_descends_the_mean_of_its_parts(monkeypatch):
+  """Each half's own gradient, added; the statistics move with each."""
+  batch = _random_batch()
+  halves = [{k: v[i : i + 8] for k, v in batch.items()} for i in (0, 8)]
+  seen = []
+  for steps, pieces in ((2, [batch]), (1, halves)):
+    config = _config(f'train.accumulation_steps={steps}')
+    trainer = trainer_lib.Trainer(config, _ONE, '/nonexistent')
+    gradients = []
+    monkeypatch.setattr(
+      trainer.optimizer,
+      'apply_gradients',
+      lambda pairs, gradients=gradients: gradients.append(
+        [tf.convert_to_tensor(g) for g, _ in pairs]
+      ),
+    )
+    losses = [
+      trainer_lib.train_step(
+        trainer.model, trainer.average, trainer.optimizer, piece, config
+      )
+      for piece in pieces
+    ]
+    means = [tf.add_n(parts) / len(pieces) for parts in zip(*gradients)]
+    loss = tf.add_n(losses) / len(pieces)
+    seen.append([loss, *means, *trainer.model.non_trainable_variables])
+  for ours, theirs in zip(*seen):
+    scale = max(1e-2, np.abs(theirs).max())
+    assert np.abs(ours - theirs).max() < 1e-4 * scale
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+  config = _config('train.accumulation_steps=3')
+  with pytest.raises(config_lib.ConfigError, match='a multiple of 3'):
+    trainer_lib.Trainer(config, _ONE, '/nonexistent')
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
   config = _config('train.learning_rate=1e30')
   trainer = trainer_lib.Trainer(config, _ONE, str(tmp_path))

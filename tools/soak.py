@@ -1,0 +1,294 @@
+"""Kills training runs at random moments and compares what they end with.
+
+  python -m tools.soak --kills=20
+
+Runs a small network on the embedded data set, once without interruption, then
+again and again with kills: by SIGKILL while it starts, trains or saves, and by
+SIGTERM. A killed run is started anew with the same command. What it ends with
+must have the bits of the uninterrupted run: the weights, every domain's
+statistics, the optimizer and the average in the last checkpoint, and
+metrics.jsonl, whose speeds are left out.
+
+With --processes=2 one of the workers is killed; the others are ended, as a
+cluster's manager would, and all are started anew.
+
+Ends in one line of JSON: `tried` kills, and how many of them lie in runs that
+ended `equal`. The exit code is 1 if the two differ.
+"""
+
+from collections.abc import Sequence
+import hashlib
+import json
+import os
+from pathlib import Path
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any, Optional
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+from absl import app
+from absl import flags
+
+from efficientnet_advprop import checkpoints
+from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import modes
+from efficientnet_advprop.training import distribution
+from efficientnet_advprop.training import trainer
+
+import tensorflow as tf  # isort: skip
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer('kills', 20, 'How many kills in all.', lower_bound=0)
+flags.DEFINE_integer('kills_per_run', 5, 'Kills of one run.', lower_bound=1)
+flags.DEFINE_integer('replicas', 1, 'Replicas in a process.', lower_bound=1)
+flags.DEFINE_integer('processes', 1, 'Workers.', lower_bound=1)
+flags.DEFINE_integer('steps', 40, 'Steps of a run.', lower_bound=4)
+flags.DEFINE_integer('seed', 0, 'Of the moments.')
+flags.DEFINE_string('worker_dir', None, 'Used between the processes.')
+
+_ROOT = Path(__file__).parents[1]
+_BATCH, _IMAGES = 16, 2500  # Images: of the embedded data set.
+_KINDS = ('start', 'train', 'save', 'term')
+_TERMINATED = 143
+# Of one process, far beyond what it needs.
+_LIMIT_SECONDS = 1800
+
+
+def _config(steps: int) -> config_lib.Config:
+  """Seven blocks on 16-pixel images, saved every other step."""
+  return config_lib.from_dict(
+    {
+      'model': {
+        'image_size': 16,
+        'width_coefficient': 0.25,
+        'depth_coefficient': 0.1,
+      },
+      'data': {
+        'num_classes': 10,
+        'num_train_images': _IMAGES,
+        'num_eval_images': 500,
+        'augmentation': 'none',
+      },
+      'train': {
+        'batch_size': _BATCH,
+        'epochs': steps * _BATCH / _IMAGES,
+        'log_steps': 1,
+        'checkpoint_steps': 2,
+        'warmup_epochs': 0,
+      },
+    }
+  )
+
+
+def _work(model_dir: str) -> int:
+  """Trains, as one of the processes that are killed."""
+  tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices('CPU')[0],
+    [tf.config.LogicalDeviceConfiguration()] * FLAGS.replicas,
+  )
+  tf.config.experimental.enable_op_determinism()
+  if FLAGS.processes > 1:
+    name = 'multi_worker'
+  else:
+    name = 'mirrored' if FLAGS.replicas > 1 else 'one_device'
+  strategy = distribution.create_strategy(name)
+  try:
+    modes.train(_config(FLAGS.steps), strategy, model_dir)
+  except trainer.StoppedError:
+    return _TERMINATED
+  return 0
+
+
+def _free_ports(number: int) -> list[int]:
+  sockets = [socket.socket() for _ in range(number)]
+  for each in sockets:
+    each.bind(('localhost', 0))
+  ports = [each.getsockname()[1] for each in sockets]
+  for each in sockets:
+    each.close()
+  return ports
+
+
+def _start(model_dir: Path) -> list[subprocess.Popen]:
+  """Starts all workers of a run."""
+  names = 'replicas', 'processes', 'steps'
+  command = [sys.executable, __file__, f'--worker_dir={model_dir}']
+  command += [f'--{name}={getattr(FLAGS, name)}' for name in names]
+  addresses = [f'localhost:{port}' for port in _free_ports(FLAGS.processes)]
+  workers = []
+  for index in range(FLAGS.processes):
+    paths = [str(_ROOT), os.environ.get('PYTHONPATH', '')]
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(paths)}
+    if FLAGS.processes > 1:
+      task = {'type': 'worker', 'index': index}
+      cluster = {'cluster': {'worker': addresses}, 'task': task}
+      environment['TF_CONFIG'] = json.dumps(cluster)
+    with open(model_dir.parent / f'log_{index}.txt', 'ab') as log:
+      workers.append(
+        subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+      )
+  return workers
+
+
+def _is_saving(model_dir: Path) -> bool:
+  folder = model_dir / 'checkpoints'
+  written = {path.name for path in folder.glob('ckpt-*')}
+  whole = {name[:-6] for name in written if name.endswith('.index')}
+  return any(name.split('.')[0] not in whole for name in written)
+
+
+def _lines(model_dir: Path) -> list[dict[str, Any]]:
+  path = model_dir / 'metrics.jsonl'
+  lines = path.read_text().splitlines() if path.exists() else []
+  values = []
+  for line in lines:
+    try:
+      values.append(json.loads(line))
+    except ValueError:
+      break  # Half a line, as a kill leaves it.
+  return values
+
+
+def _await_moment(
+  kind: str,
+  model_dir: Path,
+  workers: Sequence[subprocess.Popen],
+  rng: random.Random,
+) -> None:
+  """Waits for the moment of a kill, or for the end of the run."""
+  if kind == 'start':
+    time.sleep(rng.uniform(1, 15))
+    return
+  known = len(_lines(model_dir))
+  target = known + rng.randint(1, max(1, (FLAGS.steps - known) // 2))
+  while all(worker.poll() is None for worker in workers):
+    if len(_lines(model_dir)) >= min(target, FLAGS.steps):
+      break
+    time.sleep(0.01)
+  while kind == 'save' and all(worker.poll() is None for worker in workers):
+    if _is_saving(model_dir):
+      return
+  time.sleep(rng.uniform(0, 0.1))
+
+
+def _kill(
+  kind: str,
+  model_dir: Path,
+  workers: Sequence[subprocess.Popen],
+  rng: random.Random,
+) -> bool:
+  """Ends a run in the midst of it; False if it came to its end before."""
+  _await_moment(kind, model_dir, workers, rng)
+  victim = rng.choice(workers)
+  if victim.poll() is not None:
+    _end(workers)
+    return False
+  victim.send_signal(signal.SIGTERM if kind == 'term' else signal.SIGKILL)
+  if kind == 'term':
+    codes = {worker.wait(_LIMIT_SECONDS) for worker in workers}
+    # A signal behind the last interval finds nothing left to stop.
+    if not codes <= {0, _TERMINATED}:
+      raise RuntimeError(f'SIGTERM: exit codes {codes}')
+  _end(workers)
+  return True
+
+
+def _end(workers: Sequence[subprocess.Popen]) -> None:
+  for worker in workers:
+    worker.kill()
+    worker.wait(_LIMIT_SECONDS)
+
+
+def _finish(model_dir: Path) -> None:
+  workers = _start(model_dir)
+  codes = [worker.wait(_LIMIT_SECONDS) for worker in workers]
+  if any(codes):
+    log = (model_dir.parent / 'log_0.txt').read_text(errors='replace')
+    raise RuntimeError(f'exit codes {codes}; its log ends:\n{log[-2000:]}')
+
+
+def fingerprint(model_dir: Path) -> tuple[str, list[dict[str, Any]]]:
+  """What a run has ended with.
+
+  Returns:
+    A hash of all tensors in the newest checkpoint, and the lines of
+    metrics.jsonl without their speeds.
+  """
+  digest = hashlib.sha256()
+  newest = checkpoints.checkpoint_paths(str(model_dir / 'checkpoints'))[0]
+  reader = tf.train.load_checkpoint(newest)
+  for name in sorted(reader.get_variable_to_shape_map()):
+    if name != '_CHECKPOINTABLE_OBJECT_GRAPH':
+      digest.update(name.encode())
+      digest.update(reader.get_tensor(name).tobytes())
+  lines = _lines(model_dir)
+  for line in lines:
+    del line['images_per_second']
+  return f'{os.path.basename(newest)} {digest.hexdigest()}', lines
+
+
+def _soak(folder: Path) -> dict[str, Any]:
+  rng = random.Random(FLAGS.seed)
+  whole = folder / 'whole' / 'run'
+  whole.mkdir(parents=True)
+  began = time.monotonic()
+  _finish(whole)
+  expected = fingerprint(whole)
+  steps = [line['step'] for line in expected[1]]
+  if steps != list(range(1, FLAGS.steps + 1)):
+    raise RuntimeError(f'metrics.jsonl holds steps {steps}')
+  counts = dict.fromkeys(_KINDS, 0)
+  tried = equal = 0
+  while tried < FLAGS.kills:
+    model_dir = folder / f'after_{tried}' / 'run'
+    model_dir.mkdir(parents=True)
+    done = 0
+    while done < min(FLAGS.kills_per_run, FLAGS.kills - tried):
+      kind = rng.choice(_KINDS)
+      if not _kill(kind, model_dir, _start(model_dir), rng):
+        break
+      counts[kind] += 1
+      done += 1
+    _finish(model_dir)
+    same = fingerprint(model_dir) == expected
+    tried += done
+    equal += done * same
+    print(f'{tried} kills: {"equal" if same else "DIFFERENT"}', flush=True)
+    if same:
+      shutil.rmtree(model_dir.parent)
+  return {
+    'tried': tried,
+    'equal': equal,
+    **counts,
+    'replicas': FLAGS.replicas,
+    'processes': FLAGS.processes,
+    'steps': FLAGS.steps,
+    'seed': FLAGS.seed,
+    'seconds': round(time.monotonic() - began),
+  }
+
+
+def main(argv: Sequence[str]) -> Optional[int]:
+  """Runs the soak test, or one of its workers."""
+  del argv
+  if FLAGS.worker_dir:
+    return _work(FLAGS.worker_dir)
+  folder = Path(tempfile.mkdtemp(prefix='soak_'))
+  result = _soak(folder)
+  print(json.dumps(result))
+  if result['tried'] != result['equal']:
+    print(f'the runs that differ lie in {folder}', file=sys.stderr)
+    return 1
+  shutil.rmtree(folder)
+  return 0
+
+
+if __name__ == '__main__':
+  app.run(main)
