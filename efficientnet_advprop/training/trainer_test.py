@@ -215,7 +215,6 @@ _RESNET = (
 @pytest.mark.parametrize(
   'method, overrides, losses',
   [
-    ('mixture', _RESNET, ['mixture']),
     ('pretrain_finetune', _RESNET, ['main']),
     (
       'fine_grained',

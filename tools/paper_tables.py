@@ -1,0 +1,125 @@
+"""Prints every table of the paper, published and measured side by side.
+
+  python tools/paper_tables.py --runs_dir=runs
+
+A run of the recipe hparams/imagenet/<recipe>.yaml is looked for in
+`<runs_dir>/<recipe>`, as `--model_dir` of main.py. A cell reads
+`published / measured`, in percent; what has not been run, and what the paper
+shows without a number, is blank. hparams/imagenet/paper.yaml holds the numbers.
+"""
+
+from collections.abc import Sequence
+import json
+import os
+import sys
+from typing import Any, NamedTuple, Optional
+
+from absl import app
+from absl import flags
+import yaml
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
+
+from efficientnet_advprop import modes
+from efficientnet_advprop.evaluation import tables
+
+_FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
+_RUNS_DIR = flags.DEFINE_string(
+  'runs_dir', 'runs', 'Where the runs lie.', flag_values=_FLAGS
+)
+
+
+class Result(NamedTuple):
+  """A number of the paper; `published` is None where a figure has none."""
+
+  table: str
+  title: str
+  row: str
+  column: str  # The network.
+  published: Optional[float]  # Top-1 accuracy or mCE, in percent.
+  recipe: str  # hparams/imagenet/<recipe>.yaml
+  test: str  # 'main', or one of eval.tests.
+
+
+def published_results() -> list[Result]:
+  """Every result of the paper, in its order."""
+  path = modes.recipe_path('imagenet/paper')
+  with open(path, encoding='utf-8') as file:
+    content = yaml.safe_load(file)
+  results = []
+  for table in content:
+    for row in table['rows']:
+      for column, number in zip(table['columns'], row['numbers'], strict=True):
+        results.append(
+          Result(
+            table['table'],
+            table['title'],
+            row['row'],
+            column,
+            number,
+            row['recipe'].format(column=column),
+            row['test'],
+          )
+        )
+  return results
+
+
+def measured(result: Result, runs_dir: str) -> Optional[float]:
+  """What the run of a result found, in percent; None if it has not been run."""
+  parts = ['eval.json'] if result.test == 'main' else ['evals', result.test]
+  path = os.path.join(runs_dir, result.recipe, *parts)
+  path = path if result.test == 'main' else f'{path}.json'
+  if not os.path.exists(path):
+    return None
+  with open(path, encoding='utf-8') as file:
+    values: dict[str, Any] = json.load(file)
+  fraction = values.get('mean_corruption_error', values['top_1_accuracy'])
+  return 100 * fraction
+
+
+def format_results(results: Sequence[Result], runs_dir: str) -> str:
+  """The tables, one under another."""
+  parts = []
+  for name in dict.fromkeys((r.table, r.title) for r in results):
+    cells = {
+      (r.row, r.column): r for r in results if (r.table, r.title) == name
+    }
+    columns = list(dict.fromkeys(column for _, column in cells))
+    rows = []
+    for row in dict.fromkeys(row for row, _ in cells):
+      line = [cells.get((row, column)) for column in columns]
+      rows.append([row, *(_cell(r, runs_dir) if r else '' for r in line)])
+    text = tables.format_table(['', *columns], rows)
+    parts.append(f'{": ".join(name)}\n\n{text}')
+  return '\n\n\n'.join(parts)
+
+
+def _cell(result: Result, runs_dir: str) -> str:
+  numbers = result.published, measured(result, runs_dir)
+  texts = ['' if n is None else f'{n:.1f}' for n in numbers]
+  return f'{texts[0]:>4} / {texts[1]:4}'
+
+
+def main(argv: Sequence[str]) -> int:
+  """Prints the tables; returns the exit code."""
+  runs_dir = _RUNS_DIR.value
+  wrong = argv[1] if len(argv) > 1 else runs_dir
+  if len(argv) > 1 or not os.path.isdir(runs_dir):
+    allowed = 'flags alone' if len(argv) > 1 else '--runs_dir, a folder'
+    print(f'paper_tables: got {wrong!r}; allowed: {allowed}', file=sys.stderr)
+    return 2
+  print(format_results(published_results(), runs_dir))
+  return 0
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+  """Parses flags; a wrong one ends in one line."""
+  try:
+    return _FLAGS(argv)
+  except flags.Error as error:
+    print('paper_tables:', ' '.join(str(error).split()), file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=_parse_flags)

@@ -1,0 +1,168 @@
+import json
+import os
+
+import pytest
+import tensorflow as tf
+
+from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import modes
+from efficientnet_advprop.training import distribution
+from efficientnet_advprop.training import trainer as trainer_lib
+from tools import paper_tables
+
+_RESULTS = paper_tables.published_results()
+_METHODS = {
+  '': 'advprop',
+  'strength': 'advprop',
+  'attackers': 'advprop',
+  'inception_advprop': 'advprop',
+  'inception': 'vanilla',
+}
+
+
+def _path(recipe):
+  return modes.recipe_path(f'imagenet/{recipe}')
+
+
+def _numbers(table, row, test='main'):
+  return [
+    r.published
+    for r in _RESULTS
+    if (r.table, r.row, r.test) == (table, row, test)
+  ]
+
+
+def _differences(table, one, other, test='main', other_test=None):
+  pairs = zip(
+    _numbers(table, one, test), _numbers(table, other, other_test or test)
+  )
+  return [round(a - b, 1) for a, b in pairs]
+
+
+def test_the_numbers_agree_with_the_differences_that_the_paper_prints():
+  both = 'AdvProp', 'Vanilla training'
+  # The ResNet-50 follows the EfficientNets and has no AdvProp.
+  assert _differences('Table 1', *both, 'imagenet_c') == [
+    *(-4.5, -4.9, -2.7, -5.1, -2.1, -6.1, -7.0, -6.5)
+  ]
+  assert _differences('Table 1', *both, 'imagenet_a') == [
+    *(0.4, 1.1, 1.0, 0.1, 1.5, 5.0, 6.1, 7.0)
+  ]
+  # The paper prints +1.7 for B4, where its numbers differ by 2.3.
+  assert _differences('Table 1', *both, 'stylized_imagenet') == [
+    *(1.5, 1.7, 1.0, 3.6, 2.3, 3.6, 5.0, 4.8)
+  ]
+  gaps = _differences(
+    'Table 3', 'Main norms', 'Auxiliary norms', 'main', 'auxiliary'
+  )
+  assert gaps == [3.4, 3.3, 3.3, 3.2, 2.8, 2.2, 2.1, 1.9]
+  inception = 'Inception preprocessing'
+  assert _differences('Table 6', 'with both', inception) == [
+    *(0.3, 0.4, 0.5, 0.8, 0.7, 1.1, 1.1, 1.2)
+  ]
+  assert _differences('Table 8', *both) == [0.4, 0.6, 0.8, 0.8]
+  assert _differences('Figure 2', 'Fine-tuning', 'Vanilla training') == [
+    *(-0.2, 0.3)
+  ]
+
+
+def test_every_table_is_there():
+  tables = {result.table for result in _RESULTS}
+  expected = {f'Table {number}' for number in range(1, 9)}
+  expected |= {f'Figure {number}' for number in (2, 4, 5)}
+  assert tables == expected | {'Section 5.3', 'Section 5.4'}
+  for table, row in {(r.table, r.row) for r in _RESULTS}:
+    if table in ('Table 2', 'Table 5', 'Table 6', 'Figure 4', 'Figure 5'):
+      assert len(_numbers(table, row)) == 8, (table, row)
+
+
+@pytest.mark.parametrize('recipe', sorted({r.recipe for r in _RESULTS}))
+def test_every_number_has_its_recipe(recipe):
+  config = config_lib.load_config(_path(recipe))
+  folder, _, name = recipe.rpartition('/')
+  assert name.startswith(config.model.name)
+  assert config.train.method == _METHODS.get(folder, folder)
+  with open(_path(recipe), encoding='utf-8') as file:
+    header = file.read().split('\nbase:')[0]
+  for result in _RESULTS:
+    if result.recipe != recipe:
+      continue
+    assert result.column == config.model.name
+    if result.test == 'main' and result.published is not None:
+      assert f'{result.published:.1f}% top-1' in header
+    if result.test == 'auxiliary':
+      assert config.eval.tests['auxiliary'].domain == 'adversarial'
+  if '-epsilon-' in recipe:
+    assert config.attack.epsilon == int(recipe[-1])
+  if folder in ('mixture', 'adversarial', 'pretrain_finetune', 'attackers'):
+    assert config.attack.epsilon in (4, 6) and config.attack.num_steps in (5, 7)
+  if folder == 'attackers':
+    assert config.attack.name == recipe.rsplit('-', 1)[1]
+  is_plain = folder.startswith('inception') or 'resnet' in name
+  assert config.data.augmentation == ('none' if is_plain else 'autoaugment')
+  # But for those, a recipe is the official one at its full length.
+  length = (120, 256) if 'resnet' in name else (350, 4096)
+  assert (config.train.epochs, config.train.batch_size) == length
+
+
+def test_every_recipe_belongs_to_a_number():
+  folder = os.path.dirname(_path('x'))
+  found = {
+    os.path.relpath(os.path.join(where, name), folder)[: -len('.yaml')]
+    for where, _, names in os.walk(folder)
+    for name in names
+  }
+  used = {result.recipe for result in _RESULTS}
+  assert found - used == {'paper', 'resnet-18'}
+
+
+# One of each kind, on a tiny network; the rest of the recipe is its own.
+@pytest.mark.parametrize(
+  'recipe',
+  [
+    'inception/efficientnet-b0',
+    'adversarial/efficientnet-b3',
+    'pretrain_finetune/efficientnet-b3',
+    'attackers/efficientnet-b3-gd',
+    'fine_grained/efficientnet-b0',
+    'mixture/resnet-50',
+  ],
+)
+def test_one_of_each_kind_takes_two_steps(recipe, tmp_path, monkeypatch):
+  monkeypatch.setattr(distribution, 'compiles_layers', lambda strategy: False)
+  overrides = [
+    *('model.name=resnet-18', 'model.width_coefficient=0.125'),
+    *('model.depth_coefficient=0.1', 'model.image_size=16'),
+    *('data.num_classes=10', 'data.num_train_images=2500'),
+    *('train.batch_size=5', 'train.epochs=0.004', 'train.log_steps=2'),
+    'train.warmup_epochs=0',  # Its first rates are too small to see.
+  ]
+  config = config_lib.load_config(_path(recipe), overrides)
+  assert config.train_steps == 2
+  strategy = tf.distribute.OneDeviceStrategy('CPU:0')
+  trainer = trainer_lib.Trainer(config, strategy, str(tmp_path))
+  before = [v.numpy() for v in trainer.model.trainable_variables]
+  trainer.train()
+  assert trainer.step == 2
+  after = trainer.model.trainable_variables
+  changed = [(x != y.numpy()).any() for x, y in zip(before, after)]
+  assert sum(changed) > 0.9 * len(changed)
+
+
+def test_published_and_measured_stand_side_by_side(tmp_path):
+  run = tmp_path / 'strength' / 'efficientnet-b0-epsilon-4'
+  (run / 'evals').mkdir(parents=True)
+  (run / 'eval.json').write_text(json.dumps({'top_1_accuracy': 0.7654}))
+  result = {'top_1_accuracy': 0.5, 'mean_corruption_error': 0.6789}
+  (run / 'evals' / 'auxiliary.json').write_text(
+    json.dumps({'top_1_accuracy': 0.7212})
+  )
+  other = tmp_path / 'vanilla' / 'resnet-50' / 'evals'
+  other.mkdir(parents=True)
+  (other / 'imagenet_c.json').write_text(json.dumps(result))
+  text = paper_tables.format_results(_RESULTS, str(tmp_path))
+  table = text.split('Table 3')[1].split('Table 4')[0]
+  assert ' 77.1 / 76.5 ' in table and ' 73.7 / 72.1 ' in table
+  assert ' 79.2 /' in table and '79.2 / 7' not in table
+  assert '74.8 / 67.9' in text
+  assert text.count('76.5') == 1 + 4  # And wherever that run counts.
