@@ -44,14 +44,21 @@ from efficientnet_advprop.training import trainer
 
 import tensorflow as tf  # isort: skip
 
-FLAGS = flags.FLAGS
-flags.DEFINE_integer('kills', 20, 'How many kills in all.', lower_bound=0)
-flags.DEFINE_integer('kills_per_run', 5, 'Kills of one run.', lower_bound=1)
-flags.DEFINE_integer('replicas', 1, 'Replicas in a process.', lower_bound=1)
-flags.DEFINE_integer('processes', 1, 'Workers.', lower_bound=1)
-flags.DEFINE_integer('steps', 40, 'Steps of a run.', lower_bound=4)
-flags.DEFINE_integer('seed', 0, 'Of the moments.')
-flags.DEFINE_string('worker_dir', None, 'Used between the processes.')
+# Several programs share names of flags; only the one that runs defines them
+# for all.
+FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
+for _name, _default, _least, _help in (
+  ('kills', 20, 0, 'How many kills in all.'),
+  ('kills_per_run', 5, 1, 'Kills of one run.'),
+  ('replicas', 1, 1, 'Replicas in a process.'),
+  ('processes', 1, 1, 'Workers.'),
+  ('steps', 40, 4, 'Steps of a run.'),
+  ('seed', 0, None, 'Of the moments.'),
+):
+  flags.DEFINE_integer(_name, _default, _help, _least, flag_values=FLAGS)
+flags.DEFINE_string(
+  'worker_dir', None, 'Used between the processes.', flag_values=FLAGS
+)
 
 _ROOT = Path(__file__).parents[1]
 _BATCH, _IMAGES = 16, 2500  # Images: of the embedded data set.

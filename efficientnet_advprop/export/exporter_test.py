@@ -135,5 +135,7 @@ def test_damaged_record(config, model_dir, tmp_path):
     config.data, dir=os.fspath(tmp_path), num_eval_images=2
   )
   settings = dataclasses.replace(config, data=data)
-  with pytest.raises(records.DataError, match=r'validation-00000.*: record 0: '):
+  with pytest.raises(
+    records.DataError, match=r'validation-00000.*: record 0: '
+  ):
     export_lib.export(settings, model_dir, os.fspath(tmp_path / 'export'))
