@@ -24,11 +24,9 @@ from efficientnet_advprop.training import trainer
 # Behind the package, which chooses the Keras that TensorFlow brings.
 import tensorflow as tf  # isort: skip
 
-flags.DEFINE_enum(
-  'mode',
-  'train_and_eval',
-  ['train', 'eval', 'train_and_eval', 'export'],
-  'What to do.',
+_MODES = ('train', 'eval', 'train_and_eval', 'export')
+flags.DEFINE_string(
+  'mode', 'train_and_eval', f'What to do: {", ".join(_MODES)}.'
 )
 flags.DEFINE_string(
   'model_name',
@@ -57,8 +55,10 @@ flags.DEFINE_string(
 flags.DEFINE_string(
   'export_dir', None, 'Where versions for serving go. Default: in model_dir.'
 )
-flags.DEFINE_enum(
-  'strategy', 'auto', distribution.STRATEGIES, 'Which devices to use.'
+flags.DEFINE_string(
+  'strategy',
+  'auto',
+  f'Which devices to use: {", ".join(distribution.STRATEGIES)}.',
 )
 flags.DEFINE_string('tpu', None, "`local` on a TPU VM, else a TPU's name.")
 flags.DEFINE_string('tpu_zone', None, 'The zone of a TPU given by name.')
@@ -77,6 +77,8 @@ _TERMINATED = 143  # As a shell reports a process that SIGTERM ended.
 
 
 def _run() -> None:
+  config_lib.check_choice('mode', FLAGS.mode, _MODES)
+  config_lib.check_choice('strategy', FLAGS.strategy, distribution.STRATEGIES)
   config = modes.resolve_config(
     FLAGS.model_dir,
     FLAGS.config_file,

@@ -53,21 +53,22 @@ def _only_line(capsys):
 @pytest.mark.parametrize(
   'argument, words',
   [
-    ('--mode=trian', ['mode', 'trian', 'train_and_eval']),
     ('--modle_name=x', ['modle_name', 'model_name']),
-    ('--strategy=gpu', ['strategy', 'one_device, mirrored']),
+    ('--nosuchflag', ['nosuchflag']),
   ],
 )
 def test_a_wrong_flag_ends_in_one_line(capsys, argument, words):
   assert _parse(argument) == 2
   line = _only_line(capsys)
   for word in words:
-    assert word in line.replace('|', ', ')
+    assert word in line
 
 
 @pytest.mark.parametrize(
   'settings, words',
   [
+    (dict(mode='trian'), ['mode', 'trian', 'mean train?']),
+    (dict(strategy='mirorred'), ['one_device', 'mean mirrored?']),
     (dict(model_name='efficientnet-b9'), ['efficientnet-b8']),
     (dict(config_file='hparams/none.yaml'), ['hparams/none.yaml']),
     (dict(params_override='train.epoch=1'), ['train.epoch', 'epochs?']),

@@ -20,6 +20,7 @@ from efficientnet_advprop.training import trainer as trainer_lib
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _CONFIG_FILE = 'config.yaml'
+_CHECKPOINTS = 'checkpoints'
 # What a run in a model_dir cannot change without becoming another run.
 _IDENTITY = ('data.num_classes', 'train.method')
 
@@ -93,9 +94,14 @@ def _default_recipe(
 
 
 def check_model_dir(config: config_lib.Config, model_dir: str) -> None:
-  """Raises ConfigError if `model_dir` holds the run of another network."""
+  """Raises ConfigError if `model_dir` holds the run of another network.
+
+  A run that stopped before its first checkpoint, over wrong data for example,
+  leaves nothing that another network could harm.
+  """
   path = os.path.join(model_dir, _CONFIG_FILE)
-  if not tf.io.gfile.exists(path):
+  folder = os.path.join(model_dir, _CHECKPOINTS)
+  if not (tf.io.gfile.exists(path) and checkpoints.checkpoint_paths(folder)):
     return
   saved = config_lib.to_dict(config_lib.load_config(path))
   for key, value in _flatten(config_lib.to_dict(config)).items():
@@ -150,7 +156,7 @@ def train_and_eval(
 
   trainer.train(evaluate)  # The last step is evaluated, too.
   results.update(_named_tests(judge, config, trainer.step, model_dir))
-  places = {'checkpoint': os.path.join(model_dir, 'checkpoints')}
+  places = {'checkpoint': os.path.join(model_dir, _CHECKPOINTS)}
   places['TensorBoard'] = os.path.join(model_dir, 'summaries')
   picture = trainer.draw_attack()
   if picture:
