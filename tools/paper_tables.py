@@ -14,6 +14,8 @@ import os
 import sys
 from typing import Any, NamedTuple, Optional
 
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
 from absl import app
 from absl import flags
 import yaml
@@ -25,7 +27,7 @@ from efficientnet_advprop.evaluation import tables
 
 _FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
 _RUNS_DIR = flags.DEFINE_string(
-  'runs_dir', 'runs', 'Where the runs lie.', flag_values=_FLAGS
+  'runs_dir', None, 'Where the runs lie, if there are any.', flag_values=_FLAGS
 )
 
 
@@ -64,8 +66,10 @@ def published_results() -> list[Result]:
   return results
 
 
-def measured(result: Result, runs_dir: str) -> Optional[float]:
+def measured(result: Result, runs_dir: Optional[str]) -> Optional[float]:
   """What the run of a result found, in percent; None if it has not been run."""
+  if runs_dir is None:
+    return None
   parts = ['eval.json'] if result.test == 'main' else ['evals', result.test]
   path = os.path.join(runs_dir, result.recipe, *parts)
   path = path if result.test == 'main' else f'{path}.json'
@@ -77,7 +81,7 @@ def measured(result: Result, runs_dir: str) -> Optional[float]:
   return 100 * fraction
 
 
-def format_results(results: Sequence[Result], runs_dir: str) -> str:
+def format_results(results: Sequence[Result], runs_dir: Optional[str]) -> str:
   """The tables, one under another."""
   parts = []
   for name in dict.fromkeys((r.table, r.title) for r in results):
@@ -94,7 +98,7 @@ def format_results(results: Sequence[Result], runs_dir: str) -> str:
   return '\n\n\n'.join(parts)
 
 
-def _cell(result: Result, runs_dir: str) -> str:
+def _cell(result: Result, runs_dir: Optional[str]) -> str:
   numbers = result.published, measured(result, runs_dir)
   texts = ['' if n is None else f'{n:.1f}' for n in numbers]
   return f'{texts[0]:>4} / {texts[1]:4}'
@@ -103,10 +107,13 @@ def _cell(result: Result, runs_dir: str) -> str:
 def main(argv: Sequence[str]) -> int:
   """Prints the tables; returns the exit code."""
   runs_dir = _RUNS_DIR.value
-  wrong = argv[1] if len(argv) > 1 else runs_dir
-  if len(argv) > 1 or not os.path.isdir(runs_dir):
-    allowed = 'flags alone' if len(argv) > 1 else '--runs_dir, a folder'
-    print(f'paper_tables: got {wrong!r}; allowed: {allowed}', file=sys.stderr)
+  problem = ''
+  if len(argv) > 1:
+    problem = f'{argv[1]}: got an argument; allowed: flags alone'
+  elif runs_dir is not None and not os.path.isdir(runs_dir):
+    problem = f'runs_dir: got {runs_dir!r}; allowed: a folder of runs'
+  if problem:
+    print(f'paper_tables: {problem}', file=sys.stderr)
     return 2
   print(format_results(published_results(), runs_dir))
   return 0

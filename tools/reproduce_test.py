@@ -1,0 +1,93 @@
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import modes
+from tools import reproduce
+from tools import suite as suite_lib
+
+
+@pytest.fixture(name='suite_path')
+def _suite_path(tmp_path):
+  """Two cells of two steps each on a few embedded images."""
+  with open(modes.recipe_path('demo-suite'), encoding='utf-8') as file:
+    values = yaml.safe_load(file)
+  values['name'] = 'tiny'
+  values['splits'] = {'train': 40, 'validation': 20}
+  values['corrupted_images'] = 1
+  values['run'] = config_lib.merge(
+    values['run'],
+    {
+      'model': {'width_coefficient': 0.125},
+      'data': {'num_train_images': 40, 'num_eval_images': 20},
+      'train': {'batch_size': 20, 'epochs': 1, 'log_steps': 1},
+      'eval': {'tests': {'stylized': None}},
+    },
+  )
+  values['stages'][0]['seeds'] = 2
+  values['claims'] = values['claims'][:1]
+  path = tmp_path / 'tiny.yaml'
+  path.write_text(yaml.safe_dump(values, sort_keys=False))
+  return path
+
+
+def _reproduce(tmp_path, suite_path, *flags):
+  command = [sys.executable, reproduce.__file__, f'--suite={suite_path}']
+  command += [f'--work_dir={tmp_path / "work"}']
+  command += [f'--output_dir={tmp_path / "results"}', *flags]
+  return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_finished_run_is_not_made_again(tmp_path, suite_path):
+  """Three of four runs are there; the fourth is made and all reported."""
+  suite = suite_lib.load(str(suite_path))
+  made = {'clean': 50.0, 'corrupted': 40.0, 'auxiliary': 30.0}
+  lines = [
+    {
+      'cell': run.cell,
+      'seed': run.seed,
+      'digest': run.digest,
+      'accuracies': {**made, 'clean': 50.0 + index},
+      **dict(train_cpu_seconds=60, test_cpu_seconds=1),
+      **dict(tensorflow='2', python='3', date='2026-01-01'),
+    }
+    for index, run in enumerate(suite.runs[:3])
+  ]
+  stale = {**lines[0], 'digest': 'of other settings', 'seed': 1}
+  results = tmp_path / 'results'
+  results.mkdir()
+  path = results / 'tiny.jsonl'
+  texts = [json.dumps(line) for line in (*lines, stale)]
+  path.write_text('\n'.join([*texts, '{"cell": "vani']) + '\n')
+  done = _reproduce(tmp_path, suite_path, '--jobs=1')
+  assert done.returncode == 0, done.stderr
+  found = reproduce.read_results(str(path), suite)
+  assert list(found) == [(run.cell, run.seed) for run in suite.runs]
+  last = suite.runs[3]
+  assert set(found[last.cell, last.seed]['accuracies']) == set(made)
+  assert '0 of 4 runs left' in done.stderr
+  report = (results / 'tiny.md').read_text()
+  assert '4 of 4 runs' in report and 'advprop.clean - vanilla.clean' in report
+  assert (results / 'tiny-cells.png').read_bytes()[:4] == b'\x89PNG'
+
+
+@pytest.mark.parametrize(
+  'flags, message',
+  [
+    (['--run=vanila:0'], "run: got 'vanila:0'; .*did you mean vanilla:0"),
+    (['--data_dir=/nowhere'], '/nowhere'),
+    (['--jobs=0'], 'jobs'),
+    (['--suite=none.yaml'], 'none.yaml'),
+  ],
+)
+def test_a_wrong_flag_ends_in_one_line(tmp_path, suite_path, flags, message):
+  done = _reproduce(tmp_path, suite_path, *flags)
+  assert done.returncode == 2
+  line = done.stderr.splitlines()[-1]
+  assert line.startswith('reproduce: ') and 'Traceback' not in done.stderr
+  assert re.search(message, line)
