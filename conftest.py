@@ -4,9 +4,11 @@ import os
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
+import pytest
 import tensorflow as tf
 
 import efficientnet_advprop  # noqa: F401  Chooses Keras before TensorFlow loads.
+from efficientnet_advprop.training import distribution
 
 # Two logical CPUs make a real MirroredStrategy of two replicas.
 tf.config.set_logical_device_configuration(
@@ -14,3 +16,12 @@ tf.config.set_logical_device_configuration(
   [tf.config.LogicalDeviceConfiguration()] * 2,
 )
 tf.config.experimental.enable_op_determinism()
+
+
+@pytest.fixture(scope='session', name='two_replicas')
+def _two_replicas() -> tf.distribute.Strategy:
+  """The strategy over both CPUs: one for all tests of a process.
+
+  A second one over the same devices would fail; `create_strategy` knows why.
+  """
+  return distribution.create_strategy('mirrored')

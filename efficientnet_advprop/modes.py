@@ -207,7 +207,7 @@ def _start(
   config: config_lib.Config, strategy: tf.distribute.Strategy, model_dir: str
 ) -> trainer_lib.Trainer:
   """Creates the trainer and writes the resolved config beside its files."""
-  tf.io.gfile.makedirs(model_dir)
+  _make_folder(model_dir)
   trainer = trainer_lib.Trainer(config, strategy, model_dir)
   if trainer.is_chief:
     evaluator.write_text(
@@ -229,6 +229,15 @@ def _start(
   if trainer.restored:
     logging.info('Resuming from %s', trainer.restored)
   return trainer
+
+
+def _make_folder(model_dir: str) -> None:
+  """Creates the model_dir, unless it is there; ConfigError if it cannot."""
+  try:
+    tf.io.gfile.makedirs(model_dir)
+  except tf.errors.OpError as error:
+    allowed = f'a folder that can be written ({error.message})'
+    raise config_lib.ConfigError('model_dir', model_dir, allowed) from error
 
 
 def _named_tests(

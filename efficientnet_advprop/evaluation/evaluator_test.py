@@ -69,9 +69,8 @@ def test_every_image_counts_once(one, domain):
   assert result['top_5_accuracy'] == pytest.approx(top_5, abs=1e-9)
 
 
-def test_two_replicas_agree(one):
-  strategy = tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'])
-  result = _evaluator(strategy)[0].evaluate()
+def test_two_replicas_agree(one, two_replicas):
+  result = _evaluator(two_replicas)[0].evaluate()
   expected = one[0].evaluate()
   assert result == pytest.approx(expected, rel=1e-5)
 

@@ -41,15 +41,15 @@ def test_the_folded_convolution_equals_the_two(filters, strides, domain):
   )
 
 
-@pytest.mark.parametrize('strategy', ['one', 'two'])
-def test_what_is_recomputed_equals_what_is_stored(strategy):
+@pytest.mark.parametrize('replicas', [1, 2])
+def test_what_is_recomputed_equals_what_is_stored(two_replicas, replicas):
   """Outputs, gradients, and statistics that move once."""
-  devices = ['CPU:0', 'CPU:1'][: 1 if strategy == 'one' else 2]
-  scope = tf.distribute.MirroredStrategy(devices)
+  one_device = tf.distribute.OneDeviceStrategy('CPU:0')
+  strategy = two_replicas if replicas == 2 else one_device
   runs = []
   for call in (layers.stored, layers.recomputed):
     tf.keras.utils.set_random_seed(0)
-    with scope.scope():
+    with strategy.scope():
       layer = layers.NormalizedConv2D(
         5,
         3,
@@ -68,8 +68,8 @@ def test_what_is_recomputed_equals_what_is_stored(strategy):
       sources = [x, layer.kernel, norm.gamma, norm.beta]
       return [y, *tape.gradient(loss, sources)]
 
-    results = scope.run(tf.function(step), args=(_X,))
-    results = [scope.experimental_local_results(r)[0] for r in results]
+    results = strategy.run(tf.function(step), args=(_X,))
+    results = [strategy.experimental_local_results(r)[0] for r in results]
     runs.append([*results, *layer.non_trainable_variables])
   stored, recomputed = runs
   assert np.abs(stored[-2]).max() > 0  # The auxiliary mean has moved.

@@ -51,13 +51,12 @@ def test_training_follows_the_closed_form(domain):
 
 
 @pytest.mark.parametrize('shape', [(8, 4, 4, 3), (8, 3)])
-def test_replicas_normalize_the_global_batch(shape):
+def test_replicas_normalize_the_global_batch(two_replicas, shape):
   """Forward, backward and statistics, against one device."""
   inputs = np.random.default_rng(1).normal(2, 3, shape).astype(np.float32)
   runs = []
-  for devices in (['CPU:0'], ['CPU:0', 'CPU:1']):
-    strategy = tf.distribute.MirroredStrategy(devices)
-    size = len(inputs) // len(devices)
+  for strategy in (tf.distribute.OneDeviceStrategy('CPU:0'), two_replicas):
+    size = len(inputs) // strategy.num_replicas_in_sync
     with strategy.scope():
       norm = normalization.AuxBatchNormalization(synchronized=True)
       norm.build(tf.TensorShape([None, *shape[1:]]))

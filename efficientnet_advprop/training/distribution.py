@@ -1,6 +1,7 @@
 """Which devices a run uses: tf.distribute strategies by name."""
 
 from collections.abc import Mapping
+import functools
 import json
 import os
 import socket
@@ -48,8 +49,19 @@ def create_strategy(
     return tf.distribute.MultiWorkerMirroredStrategy()
   devices = gpus or tf.config.list_logical_devices('CPU')
   if name == 'mirrored':
-    return tf.distribute.MirroredStrategy([device.name for device in devices])
+    return _mirrored_strategy(tuple(device.name for device in devices))
   return tf.distribute.OneDeviceStrategy(devices[0].name)
+
+
+@functools.cache
+def _mirrored_strategy(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+  """The only strategy over these devices in this process.
+
+  Each strategy numbers its collective operations from the same start, and
+  TensorFlow takes those of one number over the same devices for one operation:
+  where the shapes of two differ, it aborts all collectives of the process.
+  """
+  return tf.distribute.MirroredStrategy(devices)
 
 
 def _tpu_strategy(

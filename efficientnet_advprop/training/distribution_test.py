@@ -1,6 +1,7 @@
 import json
 import socket
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -15,6 +16,20 @@ def test_the_strategy_has_the_machine_s_replicas(name, replicas):
   strategy = distribution.create_strategy(name)
   assert strategy.num_replicas_in_sync == replicas
   assert distribution.compiles_layers(strategy) == (replicas == 1)
+
+
+def test_strategies_of_one_process_do_not_meet():
+  """Their reductions are apart, though of other shapes; see distribution."""
+  for shape in ([3], [5]):
+    strategy = distribution.create_strategy('mirrored')
+
+    @tf.function
+    def step(shape=shape):
+      context = tf.distribute.get_replica_context()
+      return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.ones(shape))
+
+    sums = strategy.experimental_local_results(strategy.run(step))
+    np.testing.assert_array_equal(sums, np.full([2, *shape], 2))
 
 
 @pytest.mark.parametrize('tpu', ['local', '', None])

@@ -63,7 +63,7 @@ def test_another_number_of_classes_gets_a_new_head(run, caplog):
   model_dir, average = run
   model = _model(classes=3)
   before = [variable.numpy() for variable in model.classifier.variables]
-  with caplog.at_level('INFO'):
+  with caplog.at_level('INFO', 'absl'):
     fine_tuning.initialize(
       model, os.path.join(model_dir, 'checkpoints', 'ckpt-7')
     )
@@ -75,7 +75,7 @@ def test_another_number_of_classes_gets_a_new_head(run, caplog):
 def test_missing_auxiliary_norms_are_copies_of_the_main_ones(plain_run, caplog):
   model_dir, average = plain_run
   model = _model()
-  with caplog.at_level('INFO'):
+  with caplog.at_level('INFO', 'absl'):
     fine_tuning.initialize(model, model_dir)
   norm, theirs = model.blocks[2].depthwise.norm, average.blocks[2].depthwise
   for name in _NORM_VARIABLES:

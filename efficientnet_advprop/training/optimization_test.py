@@ -114,9 +114,10 @@ def test_the_average_follows_quickly_at_first(step, decay):
   assert float(value) == pytest.approx(decay, rel=1e-5)
 
 
-@pytest.mark.parametrize('devices', [['CPU:0'], ['CPU:0', 'CPU:1']])
-def test_the_average_covers_weights_and_all_statistics(devices):
-  strategy = tf.distribute.MirroredStrategy(devices)
+@pytest.mark.parametrize('replicas', [1, 2])
+def test_the_average_covers_weights_and_all_statistics(two_replicas, replicas):
+  one_device = tf.distribute.OneDeviceStrategy('CPU:0')
+  strategy = two_replicas if replicas == 2 else one_device
   with strategy.scope():
     model, average = _model(), _model()
   rng = np.random.default_rng(0)

@@ -140,12 +140,11 @@ def test_another_network_s_checkpoints_are_refused(whole):
     trainer_lib.Trainer(config, _ONE, model_dir)
 
 
-def test_two_replicas_equal_one_device(whole, tmp_path):
+def test_two_replicas_equal_one_device(whole, two_replicas, tmp_path):
   """On the same global batches: norms, losses, attack, update and average."""
   one, model_dir, _ = whole
-  strategy = tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'])
-  assert strategy.num_replicas_in_sync == 2
-  two = trainer_lib.Trainer(_config(), strategy, str(tmp_path))
+  assert two_replicas.num_replicas_in_sync == 2
+  two = trainer_lib.Trainer(_config(), two_replicas, str(tmp_path))
   two.train()
   for ours, theirs in zip(_metrics(tmp_path), _metrics(model_dir)):
     assert ours == pytest.approx(theirs, rel=1e-4)
