@@ -5,10 +5,11 @@ import os
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 import pytest
-import tensorflow as tf
 
-import efficientnet_advprop  # noqa: F401  Chooses Keras before TensorFlow loads.
 from efficientnet_advprop.training import distribution
+
+# Behind the package, which chooses Keras and kernels before TensorFlow loads.
+import tensorflow as tf  # isort: skip
 
 # Two logical CPUs make a real MirroredStrategy of two replicas.
 tf.config.set_logical_device_configuration(

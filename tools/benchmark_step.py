@@ -30,13 +30,14 @@ import numpy as np
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
-import tensorflow as tf
-
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import models
 from efficientnet_advprop.training import distribution
 from efficientnet_advprop.training import optimization
 from efficientnet_advprop.training import trainer
+
+# Behind the package, which chooses Keras and kernels before TensorFlow loads.
+import tensorflow as tf  # isort: skip
 
 _SETTINGS: tuple[tuple[int, int], ...] = (
   (224, 16),

@@ -30,8 +30,6 @@ from absl import logging
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
-import tensorflow as tf
-
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import modes
 from efficientnet_advprop.data import sources
@@ -42,6 +40,9 @@ from efficientnet_advprop.training import trainer as trainer_lib
 from tools import suite as suite_lib
 from tools import suite_data
 from tools import suite_report
+
+# Behind the package, which chooses Keras and kernels before TensorFlow loads.
+import tensorflow as tf  # isort: skip
 
 _ROOT = os.path.normpath(os.path.join(os.path.dirname(__file__), os.pardir))
 _USER_ERROR = 2
