@@ -137,6 +137,10 @@ class AttackConfig(fields.Checked):
     return self.name in ('pgd', 'gd')
 
   @property
+  def is_random(self) -> bool:
+    return self.random_start or self.target == 'random'
+
+  @property
   def projects(self) -> bool:
     return self.name != 'gd'
 
@@ -231,6 +235,25 @@ class TestConfig(fields.Checked):
   domain: str = fields.field(MAIN_DOMAIN)
   # Evaluate on adversarial images made from these settings.
   attack: Optional[AttackConfig] = None
+  # How often the attack is tried on each image, with other random numbers each
+  # time; the worst outcome counts.
+  restarts: int = fields.field(1, low=1, high=1000)
+  # A second class that the images point to: `texture` for the records' feature
+  # image/texture/label. Adds the shape bias on images whose two classes differ.
+  cue: Optional[str] = fields.field(None)
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    attack = self.attack
+    if attack is not None and attack.batch_norm != 'eval':
+      allowed = 'eval: a test leaves the moving statistics alone'
+      raise ConfigError('attack.batch_norm', attack.batch_norm, allowed)
+    if self.restarts > 1 and (attack is None or not attack.is_random):
+      reason = f'{attack.name} draws no numbers' if attack else 'no attack'
+      raise ConfigError('restarts', self.restarts, f'1: {reason}')
+    if self.cue is not None and attack is not None:
+      allowed = 'none with an attack: bias is told on the images as they are'
+      raise ConfigError('cue', self.cue, allowed)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ the batch an example sits in nor on the replica that holds it.
 """
 
 from collections.abc import Sequence
+from typing import Union
 
 import tensorflow as tf
 
@@ -17,15 +18,21 @@ ATTACK_START = 4
 ATTACK_TARGET = 5
 CLEAN_START = 6
 DROPOUT = 7
-AUXILIARY_PASS = 8
+AUXILIARY_PASS = 8  # And the numbers after it, one for each domain.
+RESTART = 1000  # And the numbers after it, one for each restart of an attack.
 
 
-def fold(seeds: tf.Tensor, salt: int) -> tf.Tensor:
-  """Returns other seeds of the same shape, different for each salt."""
+def fold(seeds: tf.Tensor, salt: Union[int, tf.Tensor]) -> tf.Tensor:
+  """Returns other seeds of the same shape, different for each salt.
+
+  Args:
+    seeds: int32.
+    salt: a number, or a scalar int64 tensor.
+  """
   # The generator hashes its seed, so that any difference in it is enough. The
   # odd multiplier (2^32 over the golden ratio) spreads salts over all bits.
-  bits = salt * 0x9E3779B9 % 2**31
-  return tf.bitwise.bitwise_xor(seeds, tf.constant(bits, tf.int32))
+  bits = tf.cast(salt * 0x9E3779B9 % 2**31, tf.int32)
+  return tf.bitwise.bitwise_xor(seeds, bits)
 
 
 def per_example_seeds(seed: tf.Tensor, batch_size: tf.Tensor) -> tf.Tensor:

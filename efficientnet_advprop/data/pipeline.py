@@ -98,6 +98,7 @@ def eval_dataset(
   split: str,
   context: Optional[tf.distribute.InputContext] = None,
   batch_size: Optional[int] = None,
+  cue: Optional[str] = None,
 ) -> tf.data.Dataset:
   """Each image of a split once, over all hosts and replicas.
 
@@ -106,12 +107,16 @@ def eval_dataset(
     split: of the data, or `minival`.
     context: as for `train_dataset`.
     batch_size: over all replicas; `eval.batch_size` if None.
+    cue: a second class that the images point to; `texture` is the records'
+      feature image/texture/label.
 
   Returns:
     A dataset of dictionaries: `image`, float32 [batch, size, size, 3] in
-    [-1, 1]; `label`, int32 [batch]; `weight`, float32 [batch]: 1, or 0 for
-    those that only fill the last batches and for bad records that
-    `data.max_bad_records` allows. Every replica gets equally many batches.
+    [-1, 1]; `label`, int32 [batch]; `seed`, int32 [batch, 2], as for
+    `train_dataset`; `weight`, float32 [batch]: 1, or 0 for those that only fill
+    the last batches and for bad records that `data.max_bad_records` allows.
+    With `cue` also `cue_label`, int32 [batch]. Every replica gets equally many
+    batches.
 
   Raises:
     ConfigError: the batch size does not divide by the number of replicas.
@@ -122,12 +127,14 @@ def eval_dataset(
     context, batch_size or config.eval.batch_size, 'eval.batch_size'
   )
   source = sources.find(config.data, split)
+  if cue is not None:
+    source = sources.with_cue(source, cue)
   count = _num_images(config.data, source)
   stream = ordering.evaluation_order(source, count, place)
   decode = functools.partial(_decode_for_evaluation, source, config)
   dataset = _decoded_batches(stream, source, decode, place.replica_batch)
   dataset = _check(dataset, config.data.max_bad_records, count)
-  finish = functools.partial(_finish_evaluation, count)
+  finish = functools.partial(_finish_evaluation, config.train.seed, count)
   return _served(dataset.map(finish, tf.data.AUTOTUNE))
 
 
@@ -178,7 +185,10 @@ def _decode_for_evaluation(
   image = preprocessing.evaluation_image(
     encoded, config.model.image_size, config.data.eval_crop_padding, shape
   )
-  return {'image': image, 'label': label}
+  example = {'image': image, 'label': label}
+  if source.cue_key is not None:
+    example['cue_label'] = records.parse_cue(source, record)
+  return example
 
 
 # --- Batches ----------------------------------------------------------------
@@ -311,10 +321,12 @@ def _finish_training(seed: int, repairs: bool, batch: Batch) -> Batch:
   return batch
 
 
-def _finish_evaluation(count: int, batch: Batch) -> Batch:
-  counts = batch['valid'] & (batch['position'] < count)
+def _finish_evaluation(seed: int, count: int, batch: Batch) -> Batch:
+  position = batch.pop('position')
+  counts = batch.pop('valid') & (position < count)
   return {
+    **batch,
     'image': preprocessing.normalize(batch['image']),
-    'label': batch['label'],
+    'seed': _seeds(seed, position),
     'weight': tf.cast(counts, tf.float32),
   }

@@ -49,6 +49,8 @@ class Source:
     first_label: the number by which the files call the first class.
     image_key: the encoded image's feature in a tf.Example.
     label_key: the label's feature in a tf.Example.
+    cue_key: the feature of a second class that the image points to; None where
+      nobody asks for it.
   """
 
   name: str
@@ -61,6 +63,7 @@ class Source:
   first_label: int = 1
   image_key: str = 'image/encoded'
   label_key: str = 'image/class/label'
+  cue_key: Optional[str] = None
 
 
 # --- Counting ---------------------------------------------------------------
@@ -224,6 +227,13 @@ def _example(
   return example[source.image_key], label
 
 
+def _cue(source: Source, record: Record, default: Optional[int]) -> tf.Tensor:
+  """The class of the cue, int64, from 0 for the first one."""
+  features = {source.cue_key: tf.io.FixedLenFeature([], tf.int64, default)}
+  example = tf.io.parse_single_example(record['data'], features)
+  return example[source.cue_key] - source.first_label
+
+
 def _given(condition: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
   with tf.control_dependencies([tf.debugging.Assert(condition, ['-'])]):
     return tf.identity(value)
@@ -253,6 +263,20 @@ def parse(
   is_class = (label >= 0) & (label < source.num_classes)
   shape = _given(is_class & _are_allowed(shape), shape)
   return encoded, shape, tf.cast(label, tf.int32)
+
+
+def parse_cue(source: Source, record: Record) -> tf.Tensor:
+  """Returns the class that a record's cue points to.
+
+  An int32 in [0, num_classes); errors are like those of `parse`.
+
+  Args:
+    source: where the record comes from, with a `cue_key`.
+    record: what `read` yields.
+  """
+  label = _cue(source, record, None)
+  is_class = (label >= 0) & (label < source.num_classes)
+  return tf.cast(_given(is_class, label), tf.int32)
 
 
 def attempt(value: Any, *functions: Callable[[Any], Any]) -> tf.data.Dataset:
@@ -315,6 +339,12 @@ def findings(
     is_class = (label >= 0) & (label < source.num_classes)
     return _given(~is_class, located(record, *what))
 
+  def wrong_cue(record: Record) -> tf.Tensor:
+    label = _cue(source, record, first - 1)
+    what = f'{source.cue_key} is missing or not in {first}..{last}'
+    is_class = (label >= 0) & (label < source.num_classes)
+    return _given(~is_class, located(record, what))
+
   def wrong_sides(record: Record) -> tf.Tensor:
     shape = image_shape(example(record)[0])
     sides = as_string(shape)
@@ -330,7 +360,8 @@ def findings(
     return located(record, 'not a tf.Example of an image and its label')
 
   return [
-      wrong_number, unreadable, no_image, wrong_label, wrong_sides,
+      wrong_number, unreadable, no_image, wrong_label,
+      *([wrong_cue] if source.cue_key else []), wrong_sides,
       undecodable, unparsable,
   ]  # fmt: skip
 

@@ -9,6 +9,7 @@ ends early, or does not end, is an error then.
 import collections
 from collections.abc import Sequence
 import concurrent.futures
+import dataclasses
 import os
 import re
 from typing import Any, Optional
@@ -63,6 +64,20 @@ def find(config: config_lib.DataConfig, split: str) -> records.Source:
       f'{data_dir(config)}: the split {split!r} holds no images'
     )
   return part
+
+
+def with_cue(source: records.Source, cue: str) -> records.Source:
+  """The same source, read with the class that a cue points to.
+
+  Raises:
+    DataError: its images are files, which have no second class.
+  """
+  key = f'image/{cue}/label'
+  if source.labels is not None:
+    raise records.DataError(
+      f'{source.files[0]}: has no {key}; only TFRecords can name a cue'
+    )
+  return dataclasses.replace(source, cue_key=key)
 
 
 def _find_whole(config: config_lib.DataConfig, split: str) -> records.Source:

@@ -1,6 +1,7 @@
 """Evaluation that counts every image exactly once."""
 
 from collections.abc import Mapping
+import dataclasses
 import json
 import os
 from typing import Any, Callable, Optional
@@ -9,8 +10,10 @@ import tensorflow as tf
 
 from efficientnet_advprop import attacks
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import randomness
 from efficientnet_advprop.data import pipeline
 from efficientnet_advprop.data import records
+from efficientnet_advprop.evaluation import cues
 
 Result = dict[str, Any]
 
@@ -52,32 +55,43 @@ class Evaluator:
 
     Returns:
       `num_examples`, `loss` (mean cross-entropy without label smoothing),
-      `top_1_accuracy` and `top_5_accuracy` as fractions, and `domain`.
+      `top_1_accuracy` and `top_5_accuracy` as fractions, and `domain`. Under
+      attack they are of the worst restart of each image, and `attack` and
+      `restarts` say under which. With a cue there are the figures of
+      `cues.figures` beside them.
 
     Raises:
-      DataError: the images are missing or damaged.
+      DataError: the images are missing or damaged, or have no such cue.
     """
     test = test or config_lib.TestConfig()
     config, strategy = self._config, self.strategy
     split = test.split or config.data.eval_split
     expected = pipeline.num_images(config, split)
     dataset = strategy.distribute_datasets_from_function(
-      lambda context: pipeline.eval_dataset(config, split, context)
+      lambda context: pipeline.eval_dataset(
+        config, split, context, cue=test.cue
+      )
     )
     step = self._step_for(test)
-    totals = tf.zeros([len(_SUMS)], tf.float64)
+    totals = tf.constant(0.0, tf.float64)
     try:
-      for index, batch in enumerate(dataset):
-        totals += tf.cast(step(batch, tf.constant(index)), tf.float64)
+      for batch in dataset:
+        totals += tf.cast(step(batch), tf.float64)
         if report is not None:
           report(int(totals[0]), expected)
     except tf.errors.OpError as error:
       raise records.explain(error) from error
-    return _means(totals, test.domain)
+    result = _means(totals, test.domain)
+    if test.attack is not None:
+      attack = dataclasses.asdict(test.attack)
+      result.update(attack=attack, restarts=test.restarts)
+    if test.cue is not None:
+      result.update(cues.figures(totals.numpy()[len(_SUMS) :], test.cue, split))
+    return result
 
   def _step_for(self, test: config_lib.TestConfig) -> Callable[..., tf.Tensor]:
-    """The compiled step of a test, made once for each domain and attack."""
-    key = (test.domain, test.attack)
+    """The compiled step of a test, made once for what it computes."""
+    key = (test.domain, test.attack, test.restarts, test.cue)
     if key not in self._steps:
       self._steps[key] = self._make_step(test)
     return self._steps[key]
@@ -85,50 +99,107 @@ class Evaluator:
   def _make_step(self, test: config_lib.TestConfig) -> Callable[..., tf.Tensor]:
     model, strategy = self._model, self.strategy
 
-    def replica_step(
-      batch: Mapping[str, tf.Tensor], index: tf.Tensor
-    ) -> tf.Tensor:
+    def replica_step(batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
       def logits_fn(images: tf.Tensor) -> tf.Tensor:
         return model(images, training=False, domain=test.domain)
 
-      images = batch['image']
       if test.attack is not None:
-        context = tf.distribute.get_replica_context()
-        seed = tf.stack([index, context.replica_id_in_sync_group])
-        images = attacks.attack(
-          logits_fn, images, batch['label'], test.attack, seed
-        )
-      return batch_sums(logits_fn(images), batch['label'], batch['weight'])
+        scores = worst_scores(logits_fn, batch, test.attack, test.restarts)
+        return batch_sums(scores, batch['weight'])
+      logits = logits_fn(batch['image'])
+      sums = batch_sums(image_scores(logits, batch['label']), batch['weight'])
+      if test.cue is None:
+        return sums
+      return tf.concat([sums, cues.conflict_sums(logits, batch)], 0)
 
     @tf.function
-    def step(batch: Any, index: tf.Tensor) -> tf.Tensor:
-      sums = strategy.run(replica_step, args=(batch, index))
+    def step(batch: Any) -> tf.Tensor:
+      sums = strategy.run(replica_step, args=(batch,))
       return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
 
     return step
 
 
-def batch_sums(
-  logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
-) -> tf.Tensor:
-  """Sums over a batch whose padding has weight 0.
+def image_scores(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+  """How well each image of a batch is recognized.
 
   Args:
     logits: float32 [batch, classes].
     labels: integers [batch].
-    weights: float32 [batch], 1 for an image and 0 for padding.
 
   Returns:
-    float32 [4]: weights, losses, and images whose class is the first or among
-    the first five (fewer if there are fewer classes).
+    float32 [3, batch]: losses; 1 or 0 as the class is the first or not, and
+    among the first five or not (fewer if there are fewer classes).
   """
   losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
   top_1 = tf.math.in_top_k(labels, logits, 1)
   top_5 = tf.math.in_top_k(labels, logits, min(5, logits.shape[-1]))
-  values = [tf.ones_like(losses), losses, top_1, top_5]
-  return tf.stack(
-    [tf.reduce_sum(tf.cast(v, tf.float32) * weights) for v in values]
+  return tf.stack([tf.cast(v, tf.float32) for v in (losses, top_1, top_5)])
+
+
+def worst_scores(
+  logits_fn: Callable[[tf.Tensor], tf.Tensor],
+  batch: Mapping[str, tf.Tensor],
+  attack: config_lib.AttackConfig,
+  restarts: int,
+) -> tf.Tensor:
+  """How well each image is recognized when the attack may try again.
+
+  Each restart draws from the image's seed and its own number, so that the
+  images are those of any other batch and number of replicas, and those of k
+  restarts are among those of k + 1.
+
+  Args:
+    logits_fn: maps images to logits [batch, classes].
+    batch: `image`, `label` and `seed` of `pipeline.eval_dataset`.
+    attack: how images are attacked.
+    restarts: how often, at least 1.
+
+  Returns:
+    Scores as of `image_scores`: for each image by itself the highest loss of
+    all restarts, and 1 only if it is 1 at every restart.
+  """
+  images, labels = batch['image'], batch['label']
+
+  def restarted(
+    number: tf.Tensor, worst: tf.Tensor
+  ) -> tuple[tf.Tensor, tf.Tensor]:
+    seeds = randomness.fold(batch['seed'], randomness.RESTART + number)
+    adversarial = attacks.attack(logits_fn, images, labels, attack, seeds)
+    scores = image_scores(logits_fn(adversarial), labels)
+    losses = tf.maximum(worst[:1], scores[:1])
+    return number + 1, tf.concat(
+      [losses, tf.minimum(worst[1:], scores[1:])], axis=0
+    )
+
+  # No loss is below 0.
+  best = tf.concat(
+    [tf.zeros([1, images.shape[0]]), tf.ones([2, images.shape[0]])], axis=0
   )
+  start = tf.constant(0, tf.int64)
+  # A loop, as many restarts of many steps would make a huge graph.
+  _, worst = tf.while_loop(
+    lambda number, _: number < restarts,
+    restarted,
+    (start, best),
+    parallel_iterations=1,
+  )
+  return worst
+
+
+def batch_sums(scores: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+  """Sums over a batch whose padding has weight 0.
+
+  Args:
+    scores: float32 [3, batch] of `image_scores`.
+    weights: float32 [batch], 1 for an image and 0 for padding.
+
+  Returns:
+    float32 [4]: the sums of weights, losses, and images whose class is the
+    first or among the first five.
+  """
+  values = tf.concat([tf.ones_like(scores[:1]), scores], 0)
+  return tf.reduce_sum(values * weights, 1)
 
 
 def _means(totals: tf.Tensor, domain: str) -> Result:

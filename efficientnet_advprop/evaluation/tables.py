@@ -19,7 +19,10 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def format_results(results: Mapping[str, Mapping[str, Any]]) -> str:
-  """One row for each test: name, norms, top-1 and top-5 in percent, images."""
+  """One row for each test: name, norms, top-1 and top-5 in percent, images.
+
+  A second table follows for the tests with a cue.
+  """
   header = 'test', 'norms', 'top-1 %', 'top-5 %', 'images'
   rows = [
     (
@@ -31,4 +34,25 @@ def format_results(results: Mapping[str, Mapping[str, Any]]) -> str:
     )
     for name, result in results.items()
   ]
-  return format_table(header, rows)
+  conflicts = {k: v for k, v in results.items() if 'shape_bias' in v}
+  table = format_table(header, rows)
+  return f'{table}\n\n{_format_biases(conflicts)}' if conflicts else table
+
+
+def _format_biases(results: Mapping[str, Mapping[str, Any]]) -> str:
+  """Answers by shape and by cue where they differ, and the shape bias."""
+  rows = []
+  for name, result in results.items():
+    bias = result['shape_bias']
+    rows.append(
+      (
+        name,
+        result['cue'],
+        f'{100 * result["shape_accuracy"]:.2f}',
+        f'{100 * result["cue_accuracy"]:.2f}',
+        '-' if bias is None else f'{100 * bias:.2f}',
+        str(result['num_conflicts']),
+      )
+    )
+  header = 'cue conflict', 'cue', 'by shape %', 'by cue %', 'shape bias %'
+  return format_table([*header, 'images'], rows)
