@@ -29,6 +29,8 @@ def _load(*overrides):
     ('model.name=efficientnet-b9', r'^model\.name: .*efficientnet-b8'),
     ('eval.tests.a.domain=adv', r'^eval\.tests\.a\.domain: .*adversarial'),
     ('eval.tests.a.attack.epsilon=-1', r'^eval\.tests\.a\.attack\.eps'),
+    ('eval.tests.a.restarts=2', r'^eval\.tests\.a\.restarts: .* no attack$'),
+    ('eval.tests.a.restarts=0', r'^eval\.tests\.a\.restarts: .*1 to 1000$'),
     ('data.num_train_images=9', r'^train\.batch_size: got 4096; .*9$'),
     ('train.epochs=null', r'^train\.epochs: got None; '),
     ('train=3', r'^params_override: '),
@@ -58,6 +60,25 @@ def test_yaml_round_trip_repeats_the_run(tmp_path):
 def test_attack_steps_follow_the_paper(epsilon, steps):
   attack = config_lib.AttackConfig(epsilon=epsilon)
   assert (attack.num_steps, attack.step_size) == (steps, 1)
+
+
+@pytest.mark.parametrize(
+  'test, message',
+  [
+    ({'restarts': 2, 'attack': {'name': 'ifgsm'}}, 'ifgsm draws no numbers'),
+    ({'attack': {'batch_norm': 'train'}}, r'attack\.batch_norm: .*: eval'),
+    ({'cue': 'texture', 'attack': {}}, 'cue: .* as they are'),
+  ],
+)
+def test_a_test_that_cannot_be_is_refused(test, message):
+  with pytest.raises(config_lib.ConfigError, match=message):
+    config_lib.from_dict({'eval': {'tests': {'a': test}}})
+
+
+def test_an_attack_at_random_targets_may_restart():
+  attack = {'name': 'ifgsm', 'target': 'random'}
+  values = {'eval': {'tests': {'a': {'attack': attack, 'restarts': 2}}}}
+  assert config_lib.from_dict(values).eval.tests['a'].restarts == 2
 
 
 def test_fgsm_is_one_step_of_epsilon():

@@ -40,6 +40,25 @@ def test_compiled_and_plain_functions_agree():
   np.testing.assert_array_equal(plain, compiled)
 
 
+def test_a_salt_may_be_a_tensor():
+  for salt in (0, 3, randomness.RESTART + 999):
+    np.testing.assert_array_equal(
+      randomness.fold(_seeds(4), tf.constant(salt, tf.int64)),
+      randomness.fold(_seeds(4), salt),
+    )
+
+
+def test_no_restart_shares_an_attack_s_numbers_with_another():
+  salts = np.arange(randomness.ATTACK_START, randomness.CLEAN_START + 1)
+  restarts = randomness.RESTART + np.arange(1000)
+  bits = [
+    int(randomness.fold(randomness.fold(tf.constant(0), int(r)), int(s)))
+    for r in restarts[::25]
+    for s in salts
+  ]
+  assert len(set(bits)) == len(bits)
+
+
 def test_one_seed_is_split_into_one_for_each_example():
   seeds = randomness.per_example_seeds(tf.constant([1, 2]), 4).numpy()
   assert seeds.shape == (4, 2)

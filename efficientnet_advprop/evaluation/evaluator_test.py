@@ -1,11 +1,14 @@
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from efficientnet_advprop import attacks
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import models
+from efficientnet_advprop import randomness
 from efficientnet_advprop.data import pipeline
 from efficientnet_advprop.evaluation import evaluator
 
@@ -27,13 +30,15 @@ _CONFIG = config_lib.from_dict(
 )
 
 
-def _evaluator(strategy):
+def _evaluator(strategy, config=_CONFIG):
   tf.keras.utils.set_random_seed(0)
   with strategy.scope():
-    model = models.create_model(_CONFIG.model, 10)
+    model = models.create_model(config.model, 10)
   norm = model.head.norm.norm_of('adversarial')
   norm.gamma.assign(norm.gamma * -1)  # The domains must differ.
-  return evaluator.Evaluator(_CONFIG, strategy, model), model
+  # A fresh classifier has gradients too small to attack.
+  model.classifier.kernel.assign(model.classifier.kernel * 20)
+  return evaluator.Evaluator(config, strategy, model), model
 
 
 @pytest.fixture(scope='module', name='one')
@@ -88,17 +93,22 @@ def test_an_attack_raises_the_loss_and_a_split_can_be_named(one):
   assert shown[-1] == (500, 500) and len(shown) == 6
 
 
+def _sums(logits, labels, weights):
+  scores = evaluator.image_scores(logits, labels)
+  return evaluator.batch_sums(scores, weights)
+
+
 def test_fewer_than_five_classes_have_a_top_5():
   logits = tf.constant([[1.0, 2.0], [3.0, 0.0]])
   labels, weights = tf.constant([0, 0]), tf.constant([1.0, 1.0])
-  sums = evaluator.batch_sums(logits, labels, weights)
+  sums = _sums(logits, labels, weights)
   np.testing.assert_allclose(sums[2:], [1, 2])
 
 
 def test_padding_has_no_weight():
   logits = tf.constant([[1.0, 2.0], [3.0, 0.0]])
   labels, weights = tf.constant([1, 1]), tf.constant([1.0, 0.0])
-  sums = evaluator.batch_sums(logits, labels, weights)
+  sums = _sums(logits, labels, weights)
   np.testing.assert_allclose(sums, [1, np.log1p(np.exp(-1)), 1, 1], rtol=1e-6)
 
 
@@ -107,3 +117,120 @@ def test_a_result_is_written_whole(tmp_path):
   evaluator.write_result(str(path), {'loss': 1.5})
   assert json.loads(path.read_text()) == {'loss': 1.5}
   assert [entry.name for entry in path.parent.iterdir()] == ['x.json']
+
+
+# --- Restarts ---------------------------------------------------------------
+
+_ATTACK = config_lib.AttackConfig(epsilon=1, num_steps=2)
+_RESTARTED = config_lib.TestConfig(attack=_ATTACK, restarts=3)
+
+
+@pytest.fixture(scope='module', name='restarted')
+def _restarted(one):
+  return one[0].evaluate(_RESTARTED)
+
+
+def test_an_image_is_right_only_if_it_is_after_every_restart(one, restarted):
+  """Against the outcomes of single attacks, put together image by image."""
+  _, model = one
+  losses, right = [], []
+  for batch in pipeline.eval_dataset(_CONFIG, 'validation', batch_size=250):
+    attempts = []
+    for number in range(3):
+      seeds = randomness.fold(batch['seed'], randomness.RESTART + number)
+      images = attacks.attack(
+        model, batch['image'], batch['label'], _ATTACK, seeds
+      )
+      attempts.append(model(images).numpy().astype(np.float64))
+    logits, labels = np.stack(attempts), batch['label'].numpy()
+    true = np.take_along_axis(logits, labels[None, :, None], 2)[..., 0]
+    losses += list((np.log(np.exp(logits).sum(2)) - true).max(0))
+    right += list((logits.argmax(2) == labels).all(0))
+  assert restarted['top_1_accuracy'] == pytest.approx(np.mean(right), abs=1e-9)
+  assert restarted['loss'] == pytest.approx(np.mean(losses), rel=1e-5)
+  assert restarted['restarts'] == 3
+  assert restarted['attack'] == dataclasses.asdict(_ATTACK)
+
+
+def test_restarts_only_add_to_the_damage(one, restarted):
+  once = dataclasses.replace(_RESTARTED, restarts=1)
+  single = one[0].evaluate(once)
+  assert restarted['loss'] > single['loss']
+  assert restarted['top_1_accuracy'] < single['top_1_accuracy']
+
+
+@pytest.mark.parametrize('devices, batch_size', [(1, 125), (2, 96)])
+def test_an_attack_depends_on_no_batch_and_no_replica(
+  restarted, devices, batch_size
+):
+  config = dataclasses.replace(
+    _CONFIG, eval=config_lib.EvalConfig(batch_size=batch_size)
+  )
+  strategy = tf.distribute.OneDeviceStrategy('CPU:0')
+  if devices > 1:
+    strategy = tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'])
+  result = _evaluator(strategy, config)[0].evaluate(_RESTARTED)
+  assert result.pop('attack') == restarted['attack']
+  expected = {k: v for k, v in restarted.items() if k != 'attack'}
+  assert result == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize('restarts', [1, 4])
+def test_accuracy_equals_the_adversarial_robustness_toolbox(
+  one, monkeypatch, restarts
+):
+  evasion = pytest.importorskip('art.attacks.evasion')
+  estimators = pytest.importorskip('art.estimators.classification')
+  _, model = one
+  config = config_lib.AttackConfig(epsilon=1, num_steps=3, step_size=0.5)
+  (batch,) = pipeline.eval_dataset(_CONFIG, 'validation', batch_size=100).take(
+    1
+  )
+  images = batch['image']
+  # All are right without an attack.
+  labels = tf.argmax(model(images), 1, tf.int32)
+  ours = tf.function(evaluator.worst_scores)(
+    model, {**batch, 'label': labels}, config, restarts
+  )
+  # The toolbox draws starts of its own: give it ours.
+  still = dataclasses.replace(config, step_size=0, num_steps=1)
+  starts = [
+    attacks.attack(
+      model,
+      images,
+      labels,
+      still,
+      randomness.fold(batch['seed'], randomness.RESTART + number),
+    )
+    for number in range(restarts)
+  ]
+  noise = [(start - images).numpy().reshape(100, -1) for start in starts]
+  monkeypatch.setattr(
+    f'{evasion.__name__}.projected_gradient_descent'
+    '.projected_gradient_descent_tensorflow_v2.random_sphere',
+    lambda *_: noise.pop(0),
+  )
+  classifier = estimators.TensorFlowV2Classifier(
+    model=lambda x, training: model(x, training=training),
+    nb_classes=10,
+    input_shape=(16, 16, 3),
+    loss_object=tf.keras.losses.SparseCategoricalCrossentropy(
+      from_logits=True, reduction='sum'
+    ),
+    clip_values=(-1, 1),
+  )
+  attack = evasion.ProjectedGradientDescent(
+    classifier,
+    norm=np.inf,
+    eps=config.epsilon * attacks.PIXEL_LEVEL,
+    eps_step=config.step_size * attacks.PIXEL_LEVEL,
+    max_iter=config.num_steps,
+    num_random_init=restarts,
+    batch_size=100,
+    verbose=False,
+  )
+  theirs = attack.generate(images.numpy(), labels.numpy())
+  assert not noise
+  right = classifier.predict(theirs).argmax(1) == labels.numpy()
+  np.testing.assert_array_equal(ours[1].numpy() == 1, right)
+  assert 0.05 < right.mean() < 0.95
