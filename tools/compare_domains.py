@@ -61,8 +61,8 @@ _TITLES = {
 # What shares a plot: its vertical axis, whether that is logarithmic, distances.
 _PANELS = (
   ('symmetric KL, nats', True, ('symmetric_kl',)),
-  ('statistics', False, ('mean_shift', 'log_variance_ratio')),
-  ('trained', False, ('gamma_difference', 'beta_difference')),
+  ('moving statistics', False, ('mean_shift', 'log_variance_ratio')),
+  ('gamma and beta', False, ('gamma_difference', 'beta_difference')),
 )
 
 _USER_ERRORS = (

@@ -65,7 +65,7 @@ def test_shape_bias_is_the_share_of_shape_among_either():
     'shape_bias': 0.75,
   }
   assert cues.figures([8, 0, 0], 'texture', 'stylized')['shape_bias'] is None
-  with pytest.raises(records.DataError, match='^stylized: no image whose'):
+  with pytest.raises(records.DataError, match=r'^stylized: no image whose'):
     cues.figures([0, 0, 0], 'texture', 'stylized')
 
 
