@@ -18,7 +18,7 @@ It prints a table and writes domains.json and domains.png to --output_dir.
 from collections.abc import Mapping, Sequence
 import os
 import sys
-from typing import Any, cast
+from typing import Any
 
 from absl import app
 from absl import flags
@@ -243,8 +243,7 @@ def run(model_dir: str, output_dir: str, weights: str) -> str:
 
 def main(_: list[str]) -> None:
   """Prints the tables; an error ends in one line and exit code 2."""
-  # None is refused when the flags are parsed.
-  model_dir = cast(str, _MODEL_DIR.value)
+  model_dir = _MODEL_DIR.value
   output_dir = _OUTPUT_DIR.value or model_dir
   try:
     print(run(model_dir, output_dir, _WEIGHTS.value))
