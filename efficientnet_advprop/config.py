@@ -70,6 +70,10 @@ class ModelConfig(fields.Checked):
   batch_norm_momentum: float = fields.field(
     None, optional=True, low=0, high=0.99999
   )
+  # Of the pixels that the weights expect: `advprop` for [-1, 1], `imagenet`
+  # for those less ImageNet's mean and over its deviation, as in the official
+  # training without AdvProp. The network takes [-1, 1] all the same.
+  normalization: str = fields.field('advprop', choices=('advprop', 'imagenet'))
 
   def __post_init__(self) -> None:
     super().__post_init__()

@@ -8,6 +8,11 @@ AdvProp checkpoints are, or a Keras weights file (.h5) of keras.applications'
 EfficientNetB0 to B7. Afterwards `main.py --mode=eval` and `--mode=export` work
 on the model_dir, and training starts from the weights.
 
+AdvProp's weights expect pixels in [-1, 1]. Other official checkpoints, from
+training without AdvProp, need --params_override=model.normalization=imagenet;
+a .h5 file is taken so anyway. EfficientNet-L2 is a B8 with
+model.width_coefficient=4.3, model.depth_coefficient=5.3, model.image_size=800.
+
 Only numbers are read, by their names; no code in a file is ever run. Every
 variable of the network must be found, and every number in the file be of use.
 """
@@ -15,8 +20,10 @@ variable of the network must be found, and every number in the file be of use.
 from collections.abc import Mapping, Sequence
 import os
 import re
+import shutil
 import sys
-from typing import Optional, cast
+import tempfile
+from typing import cast
 
 from absl import app
 from absl import flags
@@ -61,26 +68,13 @@ _OVERRIDES = flags.DEFINE_string(
   'Changes to the recipe: data.num_classes=10',
   flag_values=_FLAGS,
 )
-_NORMALIZATION = flags.DEFINE_enum(
-  'normalization',
-  None,
-  ['advprop', 'imagenet'],
-  'The pixels that the weights expect: [-1, 1], as AdvProp checkpoints do, or'
-  ' less the mean and over the standard deviation of ImageNet, as the official'
-  ' vanilla checkpoints and keras.applications do. Default: imagenet for .h5,'
-  ' else advprop.',
-  flag_values=_FLAGS,
-)
-
 _EMA_SUFFIX = '/ExponentialMovingAverage'
-# Of a training run's state: not weights.
-_SLOTS = re.compile(r'(^|/)(global_step|RMSProp(_\d+)?|Momentum)$')
+# Of a training run's state, or TensorFlow 2's list of objects: not weights.
+_SLOTS = re.compile(
+  r'(^|/)(global_step|RMSProp(_\d+)?|Momentum|_CHECKPOINTABLE_OBJECT_GRAPH)$'
+)
 # What an auxiliary norm adds to the name of the main norm beside it.
 _AUXILIARY_SUFFIX = '_aux'
-# Of ImageNet, red, green and blue, in units of [0, 1].
-_MEAN = np.array([0.485, 0.456, 0.406])
-_STDDEV = np.array([0.229, 0.224, 0.225])
-
 Values = Mapping[str, np.ndarray]
 Names = dict[str, tf.Variable]
 
@@ -176,7 +170,8 @@ def read_official(path: str) -> tuple[Values, Values]:
   """Reads a TF1 checkpoint.
 
   Args:
-    path: without the suffixes of its files, or its folder.
+    path: without the suffixes of its files, or its folder, or that of a
+      SavedModel, whose graph is not loaded.
 
   Returns:
     Raw and averaged values by their official names. If the file holds only one
@@ -188,15 +183,18 @@ def read_official(path: str) -> tuple[Values, Values]:
   raw: dict[str, np.ndarray] = {}
   averaged: dict[str, np.ndarray] = {}
   try:
-    reader = tf.train.load_checkpoint(path)
+    is_saved_model = os.path.exists(os.path.join(path, 'saved_model.pb'))
+    files = os.path.join(path, 'variables', 'variables')
+    reader = tf.train.load_checkpoint(files if is_saved_model else path)
     for name in reader.get_variable_to_shape_map():
       is_average = name.endswith(_EMA_SUFFIX)
       plain = name[: -len(_EMA_SUFFIX)] if is_average else name
       if _SLOTS.search(plain):
         continue
-      plain = plain.partition('/')[2].replace('tpu_batch_norm', 'batch_norm')
+      plain = plain.partition('/')[2] or plain
+      plain = plain.replace('tpu_batch_norm', 'batch_norm')
       values = averaged if is_average else raw
-      values[plain] = reader.get_tensor(name)
+      values[plain] = np.asarray(reader.get_tensor(name), np.float32)
   except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
     reason = (str(error).splitlines() or ['damaged'])[0]
     raise checkpoints.CheckpointError(
@@ -220,9 +218,11 @@ def read_keras(path: str) -> Values:
     key = '/'.join(parts[-2:]).partition(':')[0]
     if item.dtype.kind not in 'fiu':
       raise ValueError(f'{name} holds no numbers')
-    # The normalization of pixels is --normalization.
+    if item.external or item.is_virtual:
+      raise ValueError(f'{name} lies in another file')
+    # The normalization of pixels is `model.normalization`.
     if not key.startswith('normalization'):
-      values[key] = item[()]
+      values[key] = np.asarray(item[()], np.float32)
 
   try:
     with h5py.File(path, 'r') as file:
@@ -238,50 +238,27 @@ def read_keras(path: str) -> Values:
 # --- Converting -------------------------------------------------------------
 
 
-def fold_normalization(model: efficientnet.EfficientNet) -> None:
-  """Makes a network for mean-and-deviation pixels take those in [-1, 1].
-
-  With x' = x * scale + offset, a convolution of x' is one of x with a scaled
-  kernel, plus a constant that the norm's moving mean takes up.
-
-  NOTE: exact but for the outermost pixels: where the convolution pads with
-  zeros, the two ranges mean different colours by them.
-  """
-  scale, offset = 0.5 / _STDDEV, (0.5 - _MEAN) / _STDDEV
-  kernel = model.stem.kernel.numpy().astype(np.float64)
-  shift = np.einsum('hwio,i->o', kernel, offset)
-  norm = model.stem.norm
-  model.stem.kernel.assign(kernel * scale[:, np.newaxis])
-  norm.moving_mean.assign(norm.moving_mean.numpy() - shift)
-
-
 def _fill(
-  model: efficientnet.EfficientNet,
-  values: Values,
-  source: str,
-  is_keras: bool,
-  folds: bool,
+  model: efficientnet.EfficientNet, values: Values, source: str
 ) -> None:
-  """Gives a network the values, with all that follows from them."""
-  names = keras_names(model) if is_keras else official_names(model)
+  """Gives a network the values, and the norms that they lack those of main."""
+  names = keras_names(model) if _is_keras(source) else official_names(model)
   has_auxiliary = any(f'{_AUXILIARY_SUFFIX}/' in name for name in values)
   if has_auxiliary:
     for domain in model.auxiliary_domains:
       names.update(official_names(model, domain))
   checkpoints.assign(names, values, source)
-  if folds:
-    fold_normalization(model)
   if not has_auxiliary:
     for domain in model.auxiliary_domains:
       models.copy_main_norm(model, domain)
 
 
+def _is_keras(source: str) -> bool:
+  return source.endswith('.h5')
+
+
 def import_checkpoint(
-  source: str,
-  model_name: str,
-  model_dir: str,
-  overrides: Sequence[str] = (),
-  normalization: Optional[str] = None,
+  source: str, model_name: str, model_dir: str, overrides: Sequence[str] = ()
 ) -> config_lib.Config:
   """Writes `config.yaml` and `checkpoints/ckpt-0` of a new run.
 
@@ -289,26 +266,30 @@ def import_checkpoint(
     source: a TF1 checkpoint, or a .h5 file.
     model_name: the network; its recipe is the paper's.
     model_dir: of the run.
-    overrides: changes to the recipe, `section.key=value`.
-    normalization: `advprop` or `imagenet`; see the flag.
+    overrides: changes to the recipe, `section.key=value`. Unless one of them
+      sets `model.normalization`, it is `imagenet` for a .h5 file, else
+      `advprop`.
 
   Returns:
     The run's configuration.
 
   Raises:
     CheckpointError: the source cannot be read or is of another network, or
-      model_dir holds a run.
+      model_dir holds a run. Nothing is left behind.
     ConfigError: an override is not allowed.
+    OSError: model_dir cannot be written to. Nothing is left behind.
   """
-  config_path = os.path.join(model_dir, 'config.yaml')
-  directory = os.path.join(model_dir, 'checkpoints')
-  if os.path.exists(config_path) or checkpoints.checkpoint_paths(directory):
+  if os.path.exists(
+    os.path.join(model_dir, 'config.yaml')
+  ) or checkpoints.checkpoint_paths(os.path.join(model_dir, 'checkpoints')):
     raise checkpoints.CheckpointError(f'{model_dir}: holds a run already')
   recipe = modes.recipe_path(f'imagenet/{model_name}')
+  if _is_keras(source):
+    overrides = ('model.normalization=imagenet', *overrides)
+    values = [read_keras(source)] * 2
+  else:
+    values = list(read_official(source))
   config = config_lib.load_config(recipe, overrides)
-  is_keras = source.endswith('.h5')
-  values = [read_keras(source)] * 2 if is_keras else read_official(source)
-  folds = (normalization or ('advprop', 'imagenet')[is_keras]) == 'imagenet'
   networks = []
   for part in values:
     networks.append(
@@ -316,17 +297,36 @@ def import_checkpoint(
         config.model, config.data.num_classes, config.auxiliary_domains
       )
     )
-    _fill(networks[-1], part, source, is_keras, folds)
+    _fill(networks[-1], part, source)
   checkpoint = tf.train.Checkpoint(
     model=networks[0],
     ema=networks[1],
     optimizer=optimization.create_optimizer(config, networks[0]),
   )
-  os.makedirs(model_dir, exist_ok=True)
-  checkpoints.CheckpointManager(checkpoint, directory, keep=1).save(0)
-  with open(config_path, 'w', encoding='utf-8') as file:
-    file.write(config_lib.to_yaml(config))
+  _write_run(config, checkpoint, model_dir)
   return config
+
+
+def _write_run(
+  config: config_lib.Config, checkpoint: tf.train.Checkpoint, model_dir: str
+) -> None:
+  """Writes a run beside its place, and moves it there when it is whole."""
+  is_new = not os.path.exists(model_dir)
+  os.makedirs(model_dir, exist_ok=True)
+  try:
+    with tempfile.TemporaryDirectory(dir=model_dir) as folder:
+      path = os.path.join(folder, 'checkpoints')
+      checkpoints.CheckpointManager(checkpoint, path, keep=1).save(0)
+      with open(
+        os.path.join(folder, 'config.yaml'), 'w', encoding='utf-8'
+      ) as file:
+        file.write(config_lib.to_yaml(config))
+      for name in ('checkpoints', 'config.yaml'):
+        os.rename(os.path.join(folder, name), os.path.join(model_dir, name))
+  except BaseException:
+    if is_new:
+      shutil.rmtree(model_dir)
+    raise
 
 
 def main(_: list[str]) -> None:
@@ -338,7 +338,6 @@ def main(_: list[str]) -> None:
       cast(str, _MODEL_NAME.value),
       cast(str, _MODEL_DIR.value),
       config_lib.parse_overrides(_OVERRIDES.value),
-      _NORMALIZATION.value,
     )
   except (OSError, ValueError) as error:
     print('import_checkpoint:', error, file=sys.stderr)

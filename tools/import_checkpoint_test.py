@@ -1,7 +1,10 @@
+import inspect
+import math
 import os
 import pathlib
 import pickle
 import re
+import resource
 
 import h5py
 import numpy as np
@@ -167,33 +170,94 @@ def test_keras_file(reference, tmp_path):
   reference.save_weights(path)
   model_dir = os.fspath(tmp_path / 'run')
   config = import_checkpoint.import_checkpoint(
-    path, _NAME, model_dir, _OVERRIDES, 'advprop'
+    path, _NAME, model_dir, ('model.normalization=advprop', *_OVERRIDES)
   )
   images = _images()
   expected = _behind_normalization(reference)(images)
   _assert_equal(_restored(config, model_dir, 'ema')(images), expected)
 
 
-def test_normalization_is_folded(reference, tmp_path):
+def test_keras_weights_take_pixels_less_the_mean(reference, tmp_path):
   path = os.fspath(tmp_path / 'weights.h5')
   reference.save_weights(path)
   model_dir = os.fspath(tmp_path / 'run')
   config = import_checkpoint.import_checkpoint(
     path, _NAME, model_dir, _OVERRIDES
   )
-  model = _restored(config, model_dir, 'ema')
   images = _images()
   mean, deviation = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
   prepared = ((images + 1) * 127.5 / 255 - mean) / deviation
-  expected = _behind_normalization(reference, 'stem_bn')(prepared)
-  norm = model.stem.norm
-  actual = tf.nn.batch_normalization(
-    tf.nn.conv2d(images, model.stem.kernel, 2, 'SAME'),
-    *(norm.moving_mean, norm.moving_variance, norm.beta, norm.gamma),
-    variance_epsilon=1e-3,
+  expected = _behind_normalization(reference)(prepared)
+  _assert_equal(_restored(config, model_dir, 'ema')(images), expected)
+
+
+# NOTE: EfficientNet-L2 of Noisy Student, 4.3 times as wide, 5.3 times as deep.
+@pytest.mark.parametrize('depth', [3.6, 5.3])
+def test_official_names_of_deep_networks(depth):
+  model = models.build_model(
+    'efficientnet-b8', 2, (), width_coefficient=0.1, depth_coefficient=depth
   )
-  # The last row and column see the padding.
-  _assert_equal(actual[:, :-1, :-1], expected[:, :-1, :-1])
+  repeats = [math.ceil(n * depth) for n in (1, 2, 2, 3, 3, 4, 1)]
+  variables = 'gamma', 'beta', 'moving_mean', 'moving_variance'
+
+  def norm(name):
+    return [f'{name}/{variable}' for variable in variables]
+
+  expected = []
+  for scope in ('stem', 'head'):
+    expected.append(f'{scope}/conv2d/kernel')
+    expected += norm(f'{scope}/batch_normalization')
+  for number in range(sum(repeats)):
+    scope = f'blocks_{number}'
+    expanded = number >= repeats[0]  # The first stage does not expand.
+    if expanded:
+      expected.append(f'{scope}/conv2d/kernel')
+      expected += norm(f'{scope}/batch_normalization')
+    middle, last = ('_1', '_2') if expanded else ('', '_1')
+    expected.append(f'{scope}/depthwise_conv2d/depthwise_kernel')
+    expected += norm(f'{scope}/batch_normalization{middle}')
+    expected.append(f'{scope}/conv2d{middle}/kernel')
+    expected += norm(f'{scope}/batch_normalization{last}')
+    for name in ('conv2d', 'conv2d_1'):
+      expected += [f'{scope}/se/{name}/{v}' for v in ('kernel', 'bias')]
+  expected += [f'head/dense/{variable}' for variable in ('kernel', 'bias')]
+  names = import_checkpoint.official_names(model)
+  assert list(names) == expected
+  assert {id(v) for v in names.values()} == {id(v) for v in model.variables}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  'name, depth',
+  [
+    *(('b1', 1.1), ('b2', 1.2), ('b3', 1.4), ('b4', 1.8), ('b5', 2.2)),
+    *(('b6', 2.6), ('b7', 3.1)),
+  ],
+)
+def test_deep_keras_files(name, depth, tmp_path):
+  module = inspect.getmodule(tf.keras.applications.EfficientNetB0)
+  reference = module.EfficientNet(
+    *(0.25, depth, 64),
+    weights=None,
+    classes=_CLASSES,
+    classifier_activation=None,
+  )
+  path = os.fspath(tmp_path / 'weights.h5')
+  reference.save_weights(path)
+  model_dir = os.fspath(tmp_path / 'run')
+  config = import_checkpoint.import_checkpoint(
+    path,
+    f'efficientnet-{name}',
+    model_dir,
+    (
+      'model.normalization=advprop',
+      'model.width_coefficient=0.25',
+      *_OVERRIDES,
+    ),
+  )
+  images = _images()
+  expected = _behind_normalization(reference)(images)
+  _assert_equal(_restored(config, model_dir, 'ema')(images), expected)
 
 
 def test_auxiliary_norms_are_imported(reference, tmp_path):
@@ -265,6 +329,39 @@ def test_code_in_a_file_is_not_run(tmp_path):
     file['layer/kernel:0'] = np.void(pickle.dumps(Bomb()))
   assert 'holds no numbers' in _import(path, tmp_path)
   assert not canary.exists()
+
+
+def test_values_outside_the_file_are_not_read(tmp_path):
+  (tmp_path / 'secret').write_bytes(b'1234')
+  path = tmp_path / 'external.h5'
+  with h5py.File(path, 'w') as file:
+    file.create_dataset(
+      'layer/kernel:0',
+      shape=(1,),
+      dtype='f4',
+      external=[(os.fspath(tmp_path / 'secret'), 0, 4)],
+    )
+  assert 'layer/kernel:0 lies in another file' in _import(path, tmp_path)
+
+
+def test_a_saved_model_is_read_and_not_loaded(tmp_path, reference):
+  folder = tmp_path / 'saved_model'
+  (folder / 'variables').mkdir(parents=True)
+  (folder / 'saved_model.pb').write_bytes(b'no graph')
+  values = _official_values(reference)
+  _write_tf1(os.fspath(folder / 'variables' / 'variables'), values)
+  assert 'has the shape (7,)' in _import(folder, tmp_path, ())
+
+
+def test_a_full_disk_leaves_nothing(reference, tmp_path):
+  path = _write_tf1(os.fspath(tmp_path / 'model'), _official_values(reference))
+  # The system refuses to let any file grow further, as a full disk does.
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+  try:
+    assert 'cannot write the checkpoint' in _import(path, tmp_path)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_run_is_not_overwritten(imported):

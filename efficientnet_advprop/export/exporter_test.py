@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import export as export_lib
+from efficientnet_advprop import models
 from efficientnet_advprop.data import records
 from efficientnet_advprop.export import fake_network
 from efficientnet_advprop.export import samples
@@ -46,6 +48,34 @@ def test_version_holds_verified_files(exported, model_dir):
     assert row['max_difference'] <= 1e-5
     assert row['equal_top_1'] == 1
   assert 'TFLite float16' in exported.report.table()
+
+
+def test_a_resnet_agrees(config, tmp_path):
+  model = {
+    'name': 'resnet-18',
+    'image_size': fake_network.SIZE,
+    'width_coefficient': 0.125,
+    'depth_coefficient': 0.5,
+    'normalization': 'imagenet',
+  }
+  settings = _with(
+    dataclasses.replace(config, model=config_lib.ModelConfig(**model)),
+    tflite='float32',
+  )
+  network = models.create_model(settings.model, 3, ('adversarial',))
+  fake_network.fit(network, samples.samples(config, 'train', 30))
+  step = tf.train.Checkpoint(_iterations=tf.Variable(1, dtype=tf.int64))
+  tf.train.Checkpoint(ema=network, optimizer=step).write(
+    os.fspath(tmp_path / 'checkpoints' / 'ckpt-1')
+  )
+  exported = export_lib.export(
+    settings, os.fspath(tmp_path), os.fspath(tmp_path / 'export')
+  )
+  assert exported.report.top_1_accuracy > 0.5
+  assert len(exported.report.readers) == 3
+  for row in exported.report.readers:
+    assert row.max_difference <= 1e-5
+    assert row.equal_top_1 == 1
 
 
 def test_a_bad_file_prevents_the_version(

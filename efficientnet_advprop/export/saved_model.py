@@ -28,6 +28,7 @@ IMAGES = 'images'
 IMAGE_BYTES = 'image_bytes'
 
 LABELS_FILE = 'labels.txt'
+LAST_VERSION_FILE = 'last_version.txt'  # Beside the versions.
 _TOP_K = 5
 _MAGIC_NUMBERS = (b'\xff\xd8\xff', b'\x89PNG', b'GIF8', b'BM')
 
@@ -64,7 +65,15 @@ class ServingModule(tf.Module):
 
     def classify(images: tf.Tensor) -> dict[str, tf.Tensor]:
       logits = model(images, training=False)
-      return {'logits': logits, 'probabilities': tf.nn.softmax(logits)}
+      probabilities = tf.nn.softmax(logits)
+      top = tf.math.top_k(probabilities, num_top)
+      return {
+        'logits': logits,
+        'probabilities': probabilities,
+        'top_classes': tf.gather(tf.constant(class_names), top.indices),
+        'top_indices': top.indices,
+        'top_probabilities': top.values,
+      }
 
     def classify_encoded(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
       def decode(encoded: tf.Tensor) -> tf.Tensor:
@@ -79,14 +88,7 @@ class ServingModule(tf.Module):
         image_bytes,
         fn_output_signature=tf.TensorSpec([size, size, 3], tf.float32),
       )
-      outputs = classify(preprocessing.normalize(images))
-      top = tf.math.top_k(outputs['probabilities'], num_top)
-      return {
-        **outputs,
-        'top_classes': tf.gather(tf.constant(class_names), top.indices),
-        'top_indices': top.indices,
-        'top_probabilities': top.values,
-      }
+      return classify(preprocessing.normalize(images))
 
     self.classify = tf.function(
       classify,
@@ -206,16 +208,30 @@ def incomplete_version(export_dir: str) -> Iterator[str]:
 def publish(folder: str) -> str:
   """Renames a whole version to its number and returns the new path.
 
-  The number is the time in seconds, so that not even the number of a deleted
-  version comes again, or the next one above the newest if that is later.
+  The number is the time in seconds, or the next one above all that were given
+  before if that is later. The last one given is kept in a file, so that not
+  even the number of a deleted version comes again.
   """
   export_dir = os.path.dirname(folder)
+  record = os.path.join(export_dir, LAST_VERSION_FILE)
   with writing(export_dir):
     names = [name.rstrip('/') for name in tf.io.gfile.listdir(export_dir)]
-    newest = max((int(name) for name in names if name.isdigit()), default=0)
-    path = os.path.join(export_dir, str(max(int(time.time()), newest + 1)))
+    numbers = [int(name) for name in names if name.isdigit()]
+    version = max(int(time.time()), 1 + max([_last_version(record), *numbers]))
+    # Known first: if the rename fails, the number is lost, not given twice.
+    with tf.io.gfile.GFile(record, 'w') as file:
+      file.write(f'{version}\n')
+    path = os.path.join(export_dir, str(version))
     tf.io.gfile.rename(folder, path)
   return path
+
+
+def _last_version(record: str) -> int:
+  if not tf.io.gfile.exists(record):
+    return 0
+  with tf.io.gfile.GFile(record) as file:
+    text = file.read().strip()
+  return int(text) if text.isdigit() else 0
 
 
 def write_saved_model(

@@ -1,5 +1,6 @@
 import os
 import pathlib
+import re
 import resource
 import subprocess
 import sys
@@ -34,6 +35,23 @@ def _assert_equal(actual, expected):
   np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance)
 
 
+def _assert_outputs(outputs, logits):
+  """The outputs follow from the logits; there are fewer than five classes."""
+  assert len(outputs) == 5
+  _assert_equal(outputs['logits'], logits)
+  probabilities = tf.nn.softmax(logits).numpy()
+  np.testing.assert_allclose(outputs['probabilities'], probabilities, atol=1e-6)
+  order = np.argsort(-probabilities, axis=1)
+  names = np.array(fake_network.CLASS_NAMES)[order]
+  np.testing.assert_array_equal(outputs['top_indices'], order)
+  np.testing.assert_array_equal(
+    outputs['top_classes'].numpy().astype(str), names
+  )
+  np.testing.assert_allclose(
+    outputs['top_probabilities'], -np.sort(-probabilities), atol=1e-6
+  )
+
+
 def test_only_main_variables_are_in_the_file(config, version):
   path = os.path.join(version, 'variables', 'variables')
   saved = [
@@ -55,12 +73,7 @@ def test_float_signature_is_the_averaged_network(
 ):
   images = _images(encoded[-batch_size:])
   outputs = signatures['serving_default'](images=images)
-  assert set(outputs) == {'logits', 'probabilities'}
-  logits = network(images, training=False)
-  _assert_equal(outputs['logits'], logits)
-  np.testing.assert_allclose(
-    outputs['probabilities'], tf.nn.softmax(logits), atol=1e-6
-  )
+  _assert_outputs(outputs, network(images, training=False))
 
 
 @pytest.mark.parametrize('batch_size', [1, 12])
@@ -69,18 +82,7 @@ def test_bytes_signature_prepares_and_names(
 ):
   encoded = encoded[:batch_size]
   outputs = signatures['encoded_images'](image_bytes=tf.constant(encoded))
-  logits = network(_images(encoded), training=False)
-  _assert_equal(outputs['logits'], logits)
-  probabilities = tf.nn.softmax(logits).numpy()
-  order = np.argsort(-probabilities, axis=1)
-  names = np.array(fake_network.CLASS_NAMES)[order]
-  np.testing.assert_array_equal(outputs['top_indices'], order)
-  np.testing.assert_array_equal(
-    outputs['top_classes'].numpy().astype(str), names
-  )
-  np.testing.assert_allclose(
-    outputs['top_probabilities'], -np.sort(-probabilities), atol=1e-6
-  )
+  _assert_outputs(outputs, network(_images(encoded), training=False))
 
 
 def test_undecodable_images_fail_their_request_alone(signatures, encoded):
@@ -129,6 +131,8 @@ def test_version_numbers_are_never_reused(tmp_path):
   second = publish()
   assert int(os.path.basename(second)) > int(os.path.basename(first))
   os.rmdir(second)
+  third = publish()
+  assert int(os.path.basename(third)) > int(os.path.basename(second))
   (tmp_path / '99999999999').mkdir()
   assert publish() == os.fspath(tmp_path / '100000000000')
 
@@ -184,15 +188,40 @@ def test_full_disk_leaves_nothing(config, model_dir, tmp_path):
   assert not list(tmp_path.iterdir())
 
 
-def test_saved_model_cli_runs_it(network, version, tmp_path):
+def _saved_model_cli(*arguments):
+  command = 'from tensorflow.python.tools import saved_model_cli as cli'
+  return subprocess.run(
+    [sys.executable, '-c', f'{command}; cli.main()', *arguments],
+    check=True,
+    capture_output=True,
+    text=True,
+  ).stdout
+
+
+def test_saved_model_cli_shows_it(version):
+  text = _saved_model_cli('show', '--dir', version, '--all')
+  for name, shape in (('images', '(-1, 32, 32, 3)'), ('image_bytes', '(-1)')):
+    pattern = rf"inputs\['{name}'\] tensor_info:\s+dtype: \w+\s+shape: "
+    assert re.search(pattern + re.escape(shape), text)
+  pattern = r"outputs\['(\w+)'\] tensor_info:\s+dtype: \w+\s+shape: (\S.*)"
+  outputs = set(re.findall(pattern, text))
+  assert {name for name, _ in outputs if name != '__saved_model_init_op'} == {
+    'logits', 'probabilities', 'top_classes', 'top_indices', 'top_probabilities'
+  }  # fmt: skip
+
+
+def test_saved_model_cli_runs_it(network, version, encoded, tmp_path):
   images = np.full([2, 32, 32, 3], 0.25, np.float32)
   np.save(tmp_path / 'images.npy', images)
-  command = 'from tensorflow.python.tools import saved_model_cli as cli'
-  arguments = ['run', '--dir', version, '--tag_set', 'serve']
-  arguments += ['--signature_def', 'serving_default']
-  arguments += ['--inputs', f'images={tmp_path / "images.npy"}']
-  arguments += ['--outdir', os.fspath(tmp_path)]
-  subprocess.run(
-    [sys.executable, '-c', f'{command}; cli.main()', *arguments], check=True
-  )
-  _assert_equal(np.load(tmp_path / 'logits.npy'), network(images))
+  np.save(tmp_path / 'bytes.npy', np.array(encoded[:3]))
+  for signature, inputs, expected in (
+    ('serving_default', 'images=images.npy', network(images)),
+    ('encoded_images', 'image_bytes=bytes.npy', network(_images(encoded[:3]))),
+  ):
+    name, _, file = inputs.partition('=')
+    _saved_model_cli(
+      *('run', '--dir', version, '--tag_set', 'serve'),
+      *('--signature_def', signature, '--inputs', f'{name}={tmp_path / file}'),
+      *('--outdir', os.fspath(tmp_path), '--overwrite'),
+    )
+    _assert_equal(np.load(tmp_path / 'logits.npy'), expected)

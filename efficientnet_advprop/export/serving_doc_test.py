@@ -64,7 +64,9 @@ def test_rest(blocks, loaded):
   assert sorted(names) == response['predictions'][0]['top_classes']
 
 
-def test_grpc(blocks, loaded, encoded, tmp_path, monkeypatch):
+@pytest.fixture
+def server(loaded):
+  """A server that answers as TF Serving does; yields its port."""
   reason = 'tensorflow-serving-api is optional'
   predict_pb2 = pytest.importorskip(
     'tensorflow_serving.apis.predict_pb2', reason=reason
@@ -73,6 +75,8 @@ def test_grpc(blocks, loaded, encoded, tmp_path, monkeypatch):
     'tensorflow_serving.apis.prediction_service_pb2_grpc', reason=reason
   )
   grpc = pytest.importorskip('grpc', reason=reason)
+  # TensorFlow and gRPC number their errors alike.
+  codes = {code.value[0]: code for code in grpc.StatusCode}
 
   class Servicer(service.PredictionServiceServicer):
     def Predict(self, request, context):  # noqa: N802
@@ -82,7 +86,11 @@ def test_grpc(blocks, loaded, encoded, tmp_path, monkeypatch):
       }
       signature = loaded.signatures[request.model_spec.signature_name]
       response = predict_pb2.PredictResponse()
-      for name, tensor in signature(**inputs).items():
+      try:
+        outputs = signature(**inputs)
+      except tf.errors.OpError as error:
+        context.abort(codes[error.error_code], error.message)
+      for name, tensor in outputs.items():
         proto = tf.make_tensor_proto(tensor.numpy())
         response.outputs[name].CopyFrom(proto)
       return response
@@ -91,15 +99,29 @@ def test_grpc(blocks, loaded, encoded, tmp_path, monkeypatch):
   service.add_PredictionServiceServicer_to_server(Servicer(), server)
   port = server.add_insecure_port('localhost:0')
   server.start()
+  yield port
+  server.stop(None)
+
+
+def test_grpc(blocks, server, encoded, tmp_path, monkeypatch):
   (client,) = (block for kind, block in blocks if kind == 'python')
   (tmp_path / 'picture.jpg').write_bytes(encoded[0])
   monkeypatch.chdir(tmp_path)
   names: dict = {}
-  try:
-    exec(client.replace('8500', str(port)), names)
-  finally:
-    server.stop(None)
-    if 'channel' in names:
-      names['channel'].close()
+  exec(client.replace('8500', str(server)), names)
   assert names['names'][0] == b'blue'
   assert np.all(np.diff(names['shares']) <= 0)
+
+  # An image that does not decode fails its own request and no other.
+  request = names['request']
+  bad = names['predict_pb2'].PredictRequest()
+  bad.CopyFrom(request)
+  for content in (b'no image', encoded[0][:200]):
+    proto = tf.make_tensor_proto([encoded[0], content])
+    bad.inputs['image_bytes'].CopyFrom(proto)
+    with pytest.raises(names['grpc'].RpcError) as caught:
+      names['stub'].Predict(bad, timeout=60)
+    assert caught.value.code() == names['grpc'].StatusCode.INVALID_ARGUMENT
+    assert caught.value.details()
+  names['stub'].Predict(request, timeout=60)
+  names['channel'].close()

@@ -221,7 +221,9 @@ class EfficientNet(tf.keras.Model):
     mode: dict[str, Any] = dict(training=training, domain=domain)
     depth = len(self.blocks)
     numbers: Any = self._draw(images, seed) if training else None
-    x = self.stem(images, **mode)
+    pixels = self.model_config.normalization
+    x = layers.normalized_pixels(images, pixels)
+    x = self.stem(x, **mode)
     for index, block in enumerate(self.blocks):
       drop_rate = 1 - self.model_config.survival_probability
       x = self.run_block(

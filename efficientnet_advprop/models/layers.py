@@ -10,6 +10,19 @@ from efficientnet_advprop import config
 from efficientnet_advprop.models import kernels
 from efficientnet_advprop.models import normalization
 
+# Of ImageNet, red, green and blue, in units of [0, 1].
+_MEAN = (0.485, 0.456, 0.406)
+_STDDEV = (0.229, 0.224, 0.225)
+
+
+def normalized_pixels(images: tf.Tensor, normalization: str) -> tf.Tensor:
+  """Maps images in [-1, 1] to what `ModelConfig.normalization` names."""
+  if normalization == 'advprop':
+    return images
+  scale = [0.5 / deviation for deviation in _STDDEV]
+  offset = [(0.5 - mean) / dev for mean, dev in zip(_MEAN, _STDDEV)]
+  return images * scale + offset
+
 
 def build(layer: tf.keras.layers.Layer, channels: int) -> None:
   """Creates the variables of a layer for inputs of so many channels.

@@ -20,6 +20,19 @@ def _moved(layer):
   return layer
 
 
+def test_pixels_less_the_mean_of_imagenet():
+  levels = _RNG.uniform(0, 255, (2, 3, 3, 3)).astype(np.float32)
+  images = levels * 2 / 255 - 1
+  assert layers.normalized_pixels(images, 'advprop') is images
+  mean = np.array([123.675, 116.28, 103.53])  # As published, of 0-255 pixels.
+  deviation = np.array([58.395, 57.12, 57.375])
+  np.testing.assert_allclose(
+    layers.normalized_pixels(images, 'imagenet'),
+    (levels - mean) / deviation,
+    atol=1e-5,
+  )
+
+
 @pytest.mark.parametrize('filters', [5, None])
 @pytest.mark.parametrize('strides', [1, 2])
 @pytest.mark.parametrize('domain', ['main', 'adversarial'])

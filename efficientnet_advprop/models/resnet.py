@@ -177,7 +177,9 @@ class ResNet(tf.keras.Model):
   ) -> tf.Tensor:
     del seed
     mode: dict[str, Any] = dict(training=training, domain=domain)
-    x = tf.nn.relu(self.stem(images, **mode))
+    pixels = self.model_config.normalization
+    x = layers.normalized_pixels(images, pixels)
+    x = tf.nn.relu(self.stem(x, **mode))
     if self.is_pooled:
       x = tf.nn.max_pool2d(x, 3, 2, 'SAME')
     for block in self.blocks:
