@@ -19,6 +19,8 @@ from absl import app
 from absl import flags
 import numpy as np
 
+# TensorFlow's own start-up notes would bury what a user wants to read.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 # A script finds the package only beside its own folder.
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 

@@ -8,10 +8,8 @@ AdvProp checkpoints are, or a Keras weights file (.h5) of keras.applications'
 EfficientNetB0 to B7. Afterwards `main.py --mode=eval` and `--mode=export` work
 on the model_dir, and training starts from the weights.
 
-AdvProp's weights expect pixels in [-1, 1]. Other official checkpoints, from
-training without AdvProp, need --params_override=model.normalization=imagenet;
-a .h5 file is taken so anyway. EfficientNet-L2 is a B8 with
-model.width_coefficient=4.3, model.depth_coefficient=5.3, model.image_size=800.
+AdvProp's weights expect pixels in [-1, 1]. Other official checkpoints need
+--params_override=model.normalization=imagenet; a .h5 file is taken so anyway.
 
 Only numbers are read, by their names; no code in a file is ever run. Every
 variable of the network must be found, and every number in the file be of use.
@@ -30,6 +28,8 @@ from absl import flags
 import h5py
 import numpy as np
 
+# TensorFlow's own start-up notes would bury what a user wants to read.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 # A script finds the package only beside its own folder.
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 

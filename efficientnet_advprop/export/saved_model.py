@@ -266,14 +266,14 @@ def write_saved_model(
     (BYTES_SIGNATURE, {IMAGE_BYTES: encoded}),
   ]
   with writing(os.path.dirname(directory)):
-    with _quiet():
+    with quiet():
       tf.saved_model.save(module, directory, signatures)
     warmup.write(directory, config.model.name, requests)
     write_labels(directory, class_names)
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
   """Hides TensorFlow's notes on names and paths, which alarm for nothing."""
   levels = logging.get_verbosity(), tf.get_logger().level
   logging.set_verbosity(logging.WARNING)

@@ -12,6 +12,8 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
+from efficientnet_advprop.export import saved_model
+
 # Files whose arithmetic is the network's own. The others must prove their
 # accuracy.
 EXACT_VARIANTS = ('float32',)
@@ -84,8 +86,8 @@ def _representative(
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-  """Hides the warnings that TFLite is to leave TensorFlow."""
-  with warnings.catch_warnings():
+  """Hides notes on names and paths, and that TFLite is to leave TensorFlow."""
+  with saved_model.quiet(), warnings.catch_warnings():
     warnings.simplefilter('ignore', UserWarning)
     warnings.simplefilter('ignore', DeprecationWarning)
     yield
