@@ -166,10 +166,10 @@ def _convert_split(
 
 
 def _parts(order: np.ndarray, count: int) -> list[np.ndarray]:
-  """Divides `order` where the official script does.
+  """Divides `order` evenly: the first k parts hold k / count, rounded down.
 
-  Of ImageNet, the first 20 of 1024 shards then hold 25,022 images, with which
-  `data.minival_shards=20` means what it means elsewhere.
+  Of ImageNet, the first 20 of 1024 shards then hold the 25,022 images of the
+  official minival; longer parts before shorter ones would make them 25,040.
   """
   ends = [len(order) * number // count for number in range(1, count)]
   return np.split(order, ends)
