@@ -75,13 +75,14 @@ def _drawn(rng: np.random.Generator) -> np.ndarray:
   return np.clip(128 + 60 * values, 0, 255).astype(np.uint8)
 
 
-def _jpeg(picture: np.ndarray) -> bytes:
+def jpeg(picture: np.ndarray) -> bytes:
+  """The JPEG of uint8 [height, width, 3]."""
   buffer = io.BytesIO()
   Image.fromarray(picture).save(buffer, 'JPEG', quality=92)
   return buffer.getvalue()
 
 
-def _dataset_path(items: Sequence, function: Callable) -> Path:
+def dataset_path(items: Sequence, function: Callable) -> Path:
   """Runs `function(item, seed)` over the items in tf.data on one thread."""
   items = tf.constant(np.stack(items))
 
@@ -111,7 +112,9 @@ def _dataset_path(items: Sequence, function: Callable) -> Path:
   return run
 
 
-def _loop_path(items: Sequence, function: Callable) -> Path:
+def loop_path(items: Sequence, function: Callable) -> Path:
+  """Runs `function(item)` over the items in Python."""
+
   def run(count: int) -> None:
     for index in range(count):
       function(items[index % _PICTURES])
@@ -122,7 +125,7 @@ def _loop_path(items: Sequence, function: Callable) -> Path:
 def paths(pictures: Sequence[np.ndarray], size: int) -> dict[str, Path]:
   """What is measured, by name."""
   config = config_lib.DataConfig()
-  jpegs = [_jpeg(picture) for picture in pictures]
+  jpegs = [jpeg(picture) for picture in pictures]
   small = [
     np.array(Image.fromarray(picture).resize((size, size)))
     for picture in pictures
@@ -142,20 +145,20 @@ def paths(pictures: Sequence[np.ndarray], size: int) -> dict[str, Path]:
     return image, preprocessing.augment(image, seed, config)
 
   return {
-    'autoaugment': _dataset_path(small, augmentation.autoaugment),
-    'autoaugment, official': _dataset_path(
+    'autoaugment': dataset_path(small, augmentation.autoaugment),
+    'autoaugment, official': dataset_path(
       small, lambda image, _: input_peers.official_autoaugment(image)
     ),
-    'autoaugment, pillow': _loop_path(
+    'autoaugment, pillow': loop_path(
       small_pillow, input_peers.pillow_autoaugment
     ),
-    'input, plain view': _dataset_path(jpegs, crop),
-    'input, augmented view': _dataset_path(jpegs, one_view),
-    'input, both views': _dataset_path(jpegs, two_views),
-    'input, official': _dataset_path(
+    'input, plain view': dataset_path(jpegs, crop),
+    'input, augmented view': dataset_path(jpegs, one_view),
+    'input, both views': dataset_path(jpegs, two_views),
+    'input, official': dataset_path(
       jpegs, lambda item, _: input_peers.official_image(item, size)
     ),
-    'input, pillow': _loop_path(
+    'input, pillow': loop_path(
       jpegs, functools.partial(input_peers.pillow_image, size=size)
     ),
   }

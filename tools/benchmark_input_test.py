@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop.data import image_ops_test
+from efficientnet_advprop.data import pillow_reference
 from tools import benchmark_input
 from tools import input_peers
 
@@ -53,14 +54,14 @@ def test_pictures_have_the_size_of_imagenet():
     assert picture.std() > 20
 
 
-@pytest.mark.parametrize('name', sorted(input_peers._OFFICIAL))
+@pytest.mark.parametrize('name', sorted(input_peers.OFFICIAL))
 def test_the_official_structure_does_the_same_work_as_pillow(name):
   picture = image_ops_test.IMAGES['photograph']
   value = {'Posterize': 5, 'Solarize': 90, 'SolarizeAdd': 33, 'Color': 1.54}
   value.update({'Rotate': 12.0, 'TranslateY': 40.0})
   value = value.get(name, 0.12)
-  result = input_peers._OFFICIAL[name](tf.constant(picture), value)
-  pillow = image_ops_test.PILLOW[name](Image.fromarray(picture), value)
+  result = input_peers.OFFICIAL[name](tf.constant(picture), value)
+  pillow = pillow_reference.apply(Image.fromarray(picture), name, value)
   difference = np.abs(result.numpy().astype(int) - np.asarray(pillow)).max(-1)
   # Nearest sampling from pixel corners, not centres, picks other neighbours.
   if name in ('Rotate', 'ShearX', 'ShearY'):

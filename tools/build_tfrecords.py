@@ -146,7 +146,7 @@ def _convert_split(
       [images[i] for i in members],
       classes,
     )
-    for number, members in enumerate(np.array_split(order, num_shards))
+    for number, members in enumerate(_parts(order, num_shards))
     if str(number) not in manifest['shards']
   ]
   left = sum(len(task.images) for task in tasks)
@@ -163,6 +163,16 @@ def _convert_split(
       manifest['shards'][str(number)] = result
       tfrecord_manifest.write(path, manifest)
   return manifest
+
+
+def _parts(order: np.ndarray, count: int) -> list[np.ndarray]:
+  """Divides `order` evenly: the first k parts hold k / count, rounded down.
+
+  Of ImageNet, the first 20 of 1024 shards then hold the 25,022 images of the
+  official minival; longer parts before shorter ones would make them 25,040.
+  """
+  ends = [len(order) * number // count for number in range(1, count)]
+  return np.split(order, ends)
 
 
 def _report(split: str, manifest: dict[str, Any]) -> int:

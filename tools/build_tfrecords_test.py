@@ -125,6 +125,13 @@ def test_every_image_is_written_once_with_its_features(raw, converted):
   assert (converted / 'labels.txt').read_text().split() == list(_CLASSES)
 
 
+def test_the_first_20_shards_of_imagenet_are_minival():
+  parts = build_tfrecords._parts(np.arange(1_281_167), 1024)
+  assert len(parts) == 1024 and {len(part) for part in parts} == {1251, 1252}
+  assert sum(len(part) for part in parts[:20]) == 25_022
+  assert np.concatenate(parts).tolist() == list(range(1_281_167))
+
+
 def test_says_what_was_written(raw, converted, capsys):
   _convert(raw, converted)  # Everything is there: it only reports.
   assert capsys.readouterr().out.splitlines() == [

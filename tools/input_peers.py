@@ -18,15 +18,10 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from PIL import ImageEnhance
-from PIL import ImageOps
 import tensorflow as tf
 
 from efficientnet_advprop.data import augmentation
-from efficientnet_advprop.data import image_ops
-
-_GREY = (image_ops.FILL,) * 3
-_SIGNED = ('Rotate', 'ShearX', 'ShearY', 'TranslateX', 'TranslateY')
+from efficientnet_advprop.data import pillow_reference
 
 
 def _blend(degenerate: tf.Tensor, image: tf.Tensor, factor: float) -> tf.Tensor:
@@ -109,7 +104,7 @@ def _transform(image: tf.Tensor, transform: Any) -> tf.Tensor:
   )[0]
   flat = tf.reshape(moved, [-1, 4])
   outside = tf.equal(flat[:, 3], 0)[:, tf.newaxis]
-  grey = tf.ones_like(flat) * tf.constant([*_GREY, 1], tf.uint8)
+  grey = tf.ones_like(flat) * tf.constant([*pillow_reference.GREY, 1], tf.uint8)
   filled = tf.reshape(tf.where(outside, grey, flat), tf.shape(moved))
   return tf.slice(filled, [0, 0, 0], [shape[0], shape[1], 3])
 
@@ -123,7 +118,7 @@ def _rotate(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
   return _transform(image, [cosine, -sine, c, sine, cosine, f, 0.0, 0.0])
 
 
-_OFFICIAL: dict[str, Callable[..., tf.Tensor]] = {
+OFFICIAL: dict[str, Callable[..., tf.Tensor]] = {
   'AutoContrast': lambda image, _: _per_channel(image, _stretch),
   'Equalize': lambda image, _: _per_channel(image, _equalized),
   'Invert': lambda image, _: 255 - image,
@@ -141,12 +136,12 @@ _OFFICIAL: dict[str, Callable[..., tf.Tensor]] = {
 def _officially_applied(
   image: tf.Tensor, name: str, probability: float, value: float
 ) -> tf.Tensor:
-  if name in _SIGNED:
+  if name in augmentation.SIGNED:
     flip = tf.cast(tf.floor(tf.random.uniform([]) + 0.5), tf.bool)
     size = tf.constant(value, tf.float32)
     value = tf.cond(flip, lambda: size, lambda: -size)
   apply = tf.cast(tf.floor(tf.random.uniform([]) + probability), tf.bool)
-  operation = _OFFICIAL[name]
+  operation = OFFICIAL[name]
   return tf.cond(apply, lambda: operation(image, value), lambda: image)
 
 
@@ -229,42 +224,15 @@ def _resampling() -> Image.Resampling:
   return random.choice((Image.Resampling.BILINEAR, Image.Resampling.BICUBIC))
 
 
-def _affine(image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
-  affine = Image.Transform.AFFINE
-  return image.transform(
-    image.size, affine, matrix, _resampling(), fillcolor=_GREY
-  )
-
-
-def _pillow_solarize_add(image: Image.Image, addition: int) -> Image.Image:
-  table = [min(255, v + addition) if v < 128 else v for v in range(256)]
-  return image.point(table * 3)
-
-
-_PILLOW: dict[str, Callable[..., Image.Image]] = {
-  'AutoContrast': lambda image, _: ImageOps.autocontrast(image),
-  'Equalize': lambda image, _: ImageOps.equalize(image),
-  'Invert': lambda image, _: ImageOps.invert(image),
-  'Posterize': ImageOps.posterize,
-  'Solarize': ImageOps.solarize,
-  'SolarizeAdd': _pillow_solarize_add,
-  'Color': lambda image, v: ImageEnhance.Color(image).enhance(v),
-  'Rotate': lambda image, v: image.rotate(v, _resampling(), fillcolor=_GREY),
-  'ShearX': lambda image, v: _affine(image, (1, v, 0, 0, 1, 0)),
-  'ShearY': lambda image, v: _affine(image, (1, 0, 0, v, 1, 0)),
-  'TranslateY': lambda image, v: _affine(image, (1, 0, 0, 0, 1, v)),
-}
-
-
 def pillow_autoaugment(image: Image.Image) -> Image.Image:
   """AutoAugment v0 by Pillow."""
   for name, probability, level in random.choice(augmentation.AUTOAUGMENT_V0):
     if random.random() > probability:
       continue
     value = augmentation.autoaugment_magnitude(name, level, min(image.size))
-    if name in _SIGNED and random.random() > 0.5:
+    if name in augmentation.SIGNED and random.random() > 0.5:
       value = -value
-    image = _PILLOW[name](image, value)
+    image = pillow_reference.apply(image, name, value, _resampling())
   return image
 
 

@@ -78,7 +78,8 @@ def cells(
   )
   shown = [('original', original), ('crop', crop)]
   for name in augmentation.RANDAUGMENT_OPERATIONS:
-    changed = augmentation.apply_operation(crop, name, level)
+    value = augmentation.randaugment_magnitude(name, level, size)
+    changed = augmentation.apply_operation(crop, name, value)
     shown.append((name, changed))
   shown.append(('plain view', other))
   augmented = preprocessing.augment(other, tf.constant([seed, 1]), config)

@@ -9,9 +9,10 @@ import os
 from typing import Any
 
 from efficientnet_advprop.data import records
+from efficientnet_advprop.data import sources
 from tools import tfrecord_shards
 
-SUFFIX = '.manifest.json'
+SUFFIX = sources.MANIFEST_SUFFIX
 
 # The settings of a split's run (`settings`), and by the number of each shard
 # that is finished, what `tfrecord_shards.write_shard` returned (`shards`).

@@ -107,7 +107,7 @@ _OPERATIONS: dict[str, _Apply] = {
   'Cutout': _cutout,
 }
 # Half of the time these go the other way.
-_SIGNED = frozenset(('Rotate', 'ShearX', 'ShearY', 'TranslateX', 'TranslateY'))
+SIGNED = frozenset(('Rotate', 'ShearX', 'ShearY', 'TranslateX', 'TranslateY'))
 
 
 def _magnitude(name: str, level: float, size: int, translation: int) -> float:
@@ -175,14 +175,14 @@ class _Choices:
     arguments = [
       [
         [sign * value, *_matrix(name, sign * value, height, width)]
-        for sign in (1, -1 if name in _SIGNED else 1)
+        for sign in (1, -1 if name in SIGNED else 1)
       ]
       for name, value in choices
     ]
     self._arguments = tf.constant(arguments, tf.float64)  # [choices, 2, 7]
     # Some moves of v0 have magnitude 0.
     operations = [
-      _OPERATIONS['Identity' if name in _SIGNED and not value else name]
+      _OPERATIONS['Identity' if name in SIGNED and not value else name]
       for name, value in choices
     ]
     self._kernels = list(dict.fromkeys([_OPERATIONS['Identity'], *operations]))
@@ -218,20 +218,19 @@ class _Choices:
     return tf.ensure_shape(tf.switch_case(index, branches), image.shape)
 
 
-def apply_operation(image: tf.Tensor, name: str, level: float) -> tf.Tensor:
+def apply_operation(image: tf.Tensor, name: str, value: float) -> tf.Tensor:
   """Applies one operation of RandAugment, for looking at it.
 
   Args:
     image: uint8 [height, width, 3].
     name: of `RANDAUGMENT_OPERATIONS`.
-    level: from 0 to 30.
+    value: its argument; see `randaugment_magnitude`. What has a direction goes
+      the other way if it is negative.
 
   Returns:
-    uint8 [height, width, 3]; what has a direction or a place goes one way, and
-    to the centre.
+    uint8 [height, width, 3]; what has a place goes to the centre.
   """
-  magnitude = randaugment_magnitude(name, level, min(image.shape[:2]))
-  choices = _Choices([(name, magnitude)], image.shape)
+  choices = _Choices([(name, value)], image.shape)
   place = tf.constant([0.5, 0.5])
   return choices.apply(image, 0, tf.constant(True), tf.constant(1.0), place)
 

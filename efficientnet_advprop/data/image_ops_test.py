@@ -2,15 +2,13 @@
 
 import numpy as np
 from PIL import Image
-from PIL import ImageEnhance
 from PIL import ImageOps
 import pytest
 import tensorflow as tf
 
 from efficientnet_advprop.data import addons
 from efficientnet_advprop.data import image_ops
-
-GREY = (image_ops.FILL,) * 3
+from efficientnet_advprop.data import pillow_reference
 
 
 def _photograph(index, width, height):
@@ -46,36 +44,6 @@ def _images():
 
 
 IMAGES = _images()
-
-
-def _solarize_add(image, addition):
-  table = [min(255, v + addition) if v < 128 else v for v in range(256)]
-  return image.point(table * 3)
-
-
-def _transform(image, matrix):
-  affine = Image.Transform.AFFINE
-  return image.transform(image.size, affine, matrix, fillcolor=GREY)
-
-
-# Pillow's operation by name, of an image and a magnitude.
-PILLOW = {
-  'AutoContrast': lambda image, _: ImageOps.autocontrast(image),
-  'Equalize': lambda image, _: ImageOps.equalize(image),
-  'Invert': lambda image, _: ImageOps.invert(image),
-  'Posterize': lambda image, v: ImageOps.posterize(image, int(v)),
-  'Solarize': lambda image, v: ImageOps.solarize(image, int(v)),
-  'SolarizeAdd': lambda image, v: _solarize_add(image, int(v)),
-  'Color': lambda image, v: ImageEnhance.Color(image).enhance(v),
-  'Contrast': lambda image, v: ImageEnhance.Contrast(image).enhance(v),
-  'Brightness': lambda image, v: ImageEnhance.Brightness(image).enhance(v),
-  'Sharpness': lambda image, v: ImageEnhance.Sharpness(image).enhance(v),
-  'Rotate': lambda image, v: image.rotate(v, fillcolor=GREY),
-  'ShearX': lambda image, v: _transform(image, (1, v, 0, 0, 1, 0)),
-  'ShearY': lambda image, v: _transform(image, (1, 0, 0, v, 1, 0)),
-  'TranslateX': lambda image, v: _transform(image, (1, 0, v, 0, 1, 0)),
-  'TranslateY': lambda image, v: _transform(image, (1, 0, 0, 0, 1, v)),
-}
 
 
 def _rotate(image, degrees):
@@ -127,9 +95,10 @@ def test_equals_pillow(name):
   for picture in IMAGES.values():
     for magnitude in _MAGNITUDES[name]:
       ours = _OURS[name](tf.constant(picture), magnitude).numpy()
-      pillow = np.asarray(PILLOW[name](Image.fromarray(picture), magnitude))
+      pillow = Image.fromarray(picture)
+      pillow = pillow_reference.apply(pillow, name, magnitude)
       assert ours.dtype == np.uint8 and ours.shape == picture.shape
-      worst = max(worst, np.abs(ours.astype(int) - pillow).max())
+      worst = max(worst, np.abs(ours.astype(int) - np.asarray(pillow)).max())
   assert worst == 0
 
 

@@ -1,17 +1,21 @@
 """Where a split's images are: TFRecords, class folders, TensorFlow Datasets.
 
 How many there are is checked against the configuration. Local TFRecords up to
-16 GiB are counted by their headers before anything else happens. Larger and
-remote ones (a path with `://`) are counted while they are read: an epoch that
-ends early, or does not end, is an error then.
+16 GiB are counted by their headers before anything else happens. Of larger and
+remote ones (a path with `://`) the manifest of tools/build_tfrecords.py tells
+the counts, if it lies beside them and the sizes of the files are those that it
+states. Others are counted while they are read: an epoch that ends early, or
+does not end, is an error then.
 """
 
 import collections
 from collections.abc import Sequence
 import concurrent.futures
 import dataclasses
+import json
 import os
 import re
+import textwrap
 from typing import Any, Optional
 
 from absl import logging
@@ -22,7 +26,13 @@ from efficientnet_advprop.data import records
 
 TFDS_PREFIX = 'tfds:'
 MINIVAL = 'minival'
+# <split> and this: a JSON file of what each shard of the split holds.
+MANIFEST_SUFFIX = '.manifest.json'
 
+# Name, perhaps a version, perhaps a split.
+_TFDS_SOURCE = re.compile(
+  rf'{TFDS_PREFIX}([^:]*(?::[\d*]+\.[\d*]+\.[\d*]+)?)(?::(.*))?'
+)
 _COUNTED_BYTES = 16 << 30
 _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 _EMBEDDED = os.path.join(
@@ -153,8 +163,9 @@ def _count(
   with concurrent.futures.ThreadPoolExecutor(16) as threads:
     sizes = tuple(threads.map(lambda p: tf.io.gfile.stat(p).length, paths))
     if remote or sum(sizes) > _COUNTED_BYTES:
+      counts = _counts_of_manifest(split, paths, sizes, config)
       return records.Source(
-        split, tuple(paths), config.num_classes, sizes=sizes
+        split, tuple(paths), config.num_classes, counts=counts, sizes=sizes
       )
     results = list(threads.map(records.count_records, paths))
   problems = [problem for _, problem in results if problem]
@@ -166,6 +177,37 @@ def _count(
       logging.warning('%s; reading without the rest of the file', problem)
   counts = tuple(count for count, _ in results)
   return records.Source(split, tuple(paths), config.num_classes, counts=counts)
+
+
+def _counts_of_manifest(
+  split: str,
+  paths: Sequence[str],
+  sizes: Sequence[int],
+  config: config_lib.DataConfig,
+) -> Optional[tuple[int, ...]]:
+  """The records in each file, as the manifest states; None without one."""
+  path = os.path.join(os.path.dirname(paths[0]), split + MANIFEST_SUFFIX)
+  if not tf.io.gfile.exists(path):
+    return None
+  try:
+    with tf.io.gfile.GFile(path) as file:
+      shards = json.load(file)['shards']
+    stated = {int(n): (s['bytes'], s['written']) for n, s in shards.items()}
+  except (ValueError, KeyError, TypeError, AttributeError):
+    raise records.DataError(f'{path}: damaged') from None
+  if sorted(stated) != list(range(len(paths))):
+    raise records.DataError(
+      f'{path}: {len(stated)} of {len(paths)} shards are written; run'
+      ' tools/build_tfrecords.py again'
+    )
+  for number, (file_path, size) in enumerate(zip(paths, sizes)):
+    if size != stated[number][0]:
+      problem = f'{file_path}: {size} bytes, its manifest says'
+      problem += f' {stated[number][0]} (cut short?)'
+      if not config.max_bad_records:
+        raise records.DataError(problem)
+      logging.warning('%s; what is missing counts as bad records', problem)
+  return tuple(stated[number][1] for number in range(len(paths)))
 
 
 def _check_count(
@@ -258,7 +300,16 @@ def _find_images(
 
 def _find_tfds(config: config_lib.DataConfig, split: str) -> records.Source:
   """The source made of the TFRecord files that TensorFlow Datasets wrote."""
-  name = data_dir(config)[len(TFDS_PREFIX) :]
+  match = _TFDS_SOURCE.fullmatch(config.dir)
+  assert match  # It matches whatever follows the prefix.
+  name, named_split = match.groups()
+  if named_split is not None and split == config.eval_split:
+    split = named_split
+  elif named_split is not None and split == config.train_split:
+    raise records.DataError(
+      f'{config.dir}: names the split to evaluate; to train, leave it out and'
+      ' set data.train_split and data.eval_split'
+    )
   try:
     import tensorflow_datasets as tfds  # Slow to import, and optional.
   except ImportError:
@@ -266,8 +317,10 @@ def _find_tfds(config: config_lib.DataConfig, split: str) -> records.Source:
     raise records.DataError(f'{TFDS_PREFIX}{name}: {reason}') from None
   try:
     info = tfds.builder(name).info
-  except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
-    reason = ' '.join(str(error).split('\n')[0].split())
+  except (ValueError, AssertionError) as error:  # The latter: a wrong version.
+    lines = filter(None, map(str.strip, str(error).splitlines()))
+    # Some list hundreds of names.
+    reason = textwrap.shorten(next(lines, 'unknown'), 160, placeholder=' ...')
     raise records.DataError(f'{TFDS_PREFIX}{name}: {reason}') from None
   if not info.splits:
     raise records.DataError(

@@ -1,7 +1,10 @@
 import functools
+import json
 import os
+import re
 import sys
 
+import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -9,6 +12,7 @@ import tensorflow_datasets as tfds
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.data import fake_data
 from efficientnet_advprop.data import pipeline
+from efficientnet_advprop.data import preprocessing
 from efficientnet_advprop.data import records
 from efficientnet_advprop.data import sources
 
@@ -186,6 +190,54 @@ def test_hosts_divide_an_uncounted_set(tmp_path, uncounted):
   assert sorted(seen) == list(range(20))
 
 
+def _write_manifest(directory, paths, counts):
+  shards = {
+    str(number): {'bytes': os.path.getsize(path), 'written': count}
+    for number, (path, count) in enumerate(zip(paths, counts))
+  }
+  manifest = directory / 'train.manifest.json'
+  manifest.write_text(json.dumps({'settings': {}, 'shards': shards}))
+  return manifest
+
+
+def test_hosts_divide_a_set_of_which_the_manifest_tells_the_counts(
+  tmp_path, uncounted
+):
+  counts = [3, 7, 4, 6]
+  paths = fake_data.write_split(tmp_path, 'train', counts)
+  config = fake_data.config(tmp_path, shuffle_window=2)
+  _write_manifest(tmp_path, paths, counts)
+  assert sources.find(config.data, 'train').counts == tuple(counts)
+  seen = []
+  for host in range(2):
+    context = tf.distribute.InputContext(2, host, 2)
+    dataset = pipeline.train_dataset(config, 0, context).unbatch()
+    images = [b['image'] for b in dataset.take(13).as_numpy_iterator()]
+    seen.append(fake_data.indices(images))
+  # Hosts' shares of an epoch differ; each image is in one of them, once.
+  assert any(
+    sorted(seen[0][:end] + seen[1][: 20 - end]) == list(range(20))
+    for end in range(7, 14)
+  )
+
+
+def test_a_manifest_that_is_not_of_the_files_is_an_error(tmp_path, uncounted):
+  paths = fake_data.write_split(tmp_path, 'train', [10, 10])
+  manifest = _write_manifest(tmp_path, paths, [10, 10])
+  config = fake_data.config(tmp_path)
+  size = os.path.getsize(paths[1])
+  os.truncate(paths[1], size - 3)
+  assert _error(config) == (
+    f'{paths[1]}: {size - 3} bytes, its manifest says {size} (cut short?)'
+  )
+  allowed = fake_data.config(tmp_path, max_bad_records=1)
+  assert sources.find(allowed.data, 'train').counts == (10, 10)
+  _write_manifest(tmp_path, paths[:1], [10])
+  assert _error(config).startswith(f'{manifest}: 1 of 2 shards are written')
+  manifest.write_text('{')
+  assert _error(config) == f'{manifest}: damaged'
+
+
 # --- Class folders ----------------------------------------------------------
 
 
@@ -316,6 +368,71 @@ def test_part_of_a_tfds_split_is_read(prepared):
   assert batch['weight'].tolist() == [1, 1, 1, 0]
 
 
+def _prepare(name, splits, data_dir, monkeypatch):
+  """Has TFDS's own builder of `name` write seven drawn images per split."""
+  builder_class = type(tfds.builder(name, data_dir=data_dir))
+
+  def generate(self):
+    features = self.info.features
+    height, width = (side or 9 for side in features['image'].shape[:2])
+    for number in range(7):
+      values = dict.fromkeys(features, f'file_{number}')
+      image = np.full([height, width, 3], number, np.uint8)
+      yield number, {**values, 'image': image, 'label': number}
+
+  def split_generators(self, _):
+    return {split: generate(self) for split in splits}
+
+  monkeypatch.setattr(builder_class, '_split_generators', split_generators)
+  # Such as want files that their user must download.
+  for owner in builder_class.__mro__:
+    if 'MANUAL_DOWNLOAD_INSTRUCTIONS' in vars(owner):
+      monkeypatch.setattr(owner, 'MANUAL_DOWNLOAD_INSTRUCTIONS', None)
+  tfds.builder(name, data_dir=data_dir).download_and_prepare()
+  _look_in(data_dir, monkeypatch)
+
+
+@pytest.mark.parametrize('name, splits', [
+  ('imagenet2012', ('train', 'validation')),
+  ('cifar10', ('train', 'test')),
+  ('imagenet_a', ('test',)),
+  ('imagenet_r', ('test',)),
+  ('imagenet_v2', ('test',)),
+  ('imagenet_v2/threshold-0.7', ('test',)),
+  ('imagenet2012_corrupted/fog_3', ('validation',)),
+  ('imagenet2012_corrupted/gaussian_noise_1:3.*.*', ('validation',)),
+])  # fmt: skip
+def test_published_sets_are_read(name, splits, tmp_path, monkeypatch):
+  _prepare(name, splits, tmp_path, monkeypatch)
+  for split in splits:
+    config = fake_data.config(
+      f'tfds:{name}:{split}', num_classes=10 if name == 'cifar10' else 1000
+    )
+    source = sources.find(config.data, config.data.eval_split)
+    seen = []
+    for record in records.read(source, tf.data.Dataset.range(1)):
+      encoded, _, label = records.parse(
+        source, preprocessing.image_shape, record
+      )
+      image = tf.io.decode_image(encoded)
+      assert image.shape[2] == 3
+      assert abs(image.numpy().astype(int) - int(label)).max() <= 1
+      seen.append(int(label))
+    assert sorted(seen) == list(range(7))
+
+
+def test_a_named_tfds_split_is_for_evaluation(prepared):
+  config = fake_data.config(
+    'tfds:input_test_data:train[3:10]', num_train_images=7
+  )
+  assert pipeline.num_images(config, 'validation') == 7
+  assert pipeline.num_images(config, 'test[:3]') == 3
+  assert _error(config) == (
+    'tfds:input_test_data:train[3:10]: names the split to evaluate; to train,'
+    ' leave it out and set data.train_split and data.eval_split'
+  )
+
+
 def test_an_unknown_tfds_split_is_an_error(prepared):
   config = fake_data.config('tfds:input_test_data')
   message = _error(config, 'tets')
@@ -329,9 +446,16 @@ def test_an_unprepared_tfds_set_is_an_error(tmp_path, monkeypatch):
   assert message.endswith('run `tfds build input_test_data`')
 
 
-def test_an_unknown_tfds_name_is_an_error():
-  message = _error(fake_data.config('tfds:no_such_data'))
-  assert message.startswith('tfds:no_such_data: ')
+@pytest.mark.parametrize('name, problem', [
+  ('no_such_data', 'Dataset no_such_data not found'),
+  ('imagenet2012_corrupted/foggy', '.*BuilderConfig foggy not found'),
+  ('cifar10:9.9.9', '.*cannot be loaded at version 9.9.9'),
+  ('', 'Parsing builder name string'),
+])  # fmt: skip
+def test_an_unknown_tfds_name_is_an_error(name, problem):
+  message = _error(fake_data.config(f'tfds:{name}'))
+  assert re.match(f'tfds:{name}: {problem}', message), message
+  assert len(message) < 200
 
 
 def test_tfds_is_optional(monkeypatch):
