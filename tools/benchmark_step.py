@@ -52,20 +52,22 @@ Seconds = dict[str, np.ndarray]  # [rounds] by variant
 # Several programs share names of flags; only the one that runs defines them
 # for all.
 _FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
-_MODEL_NAME = flags.DEFINE_string(
+_MODEL_NAME = flags.DEFINE_enum(
   'model_name',
   'efficientnet-b0',
-  'efficientnet-b0 to efficientnet-b7',
+  # Keras has no larger ones.
+  [f'efficientnet-b{number}' for number in range(8)],
+  'the network',
   flag_values=_FLAGS,
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
-  'image_size', None, 'in pixels', flag_values=_FLAGS
+  'image_size', None, 'in pixels', 32, flag_values=_FLAGS
 )
 _BATCH_SIZE = flags.DEFINE_integer(
-  'batch_size', 16, 'with --image_size', flag_values=_FLAGS
+  'batch_size', 16, 'with --image_size', 1, flag_values=_FLAGS
 )
 _STEPS = flags.DEFINE_integer(
-  'steps', 9, 'rounds, one step of each variant', flag_values=_FLAGS
+  'steps', 9, 'rounds, one step of each variant', 1, flag_values=_FLAGS
 )
 _QUICK = flags.DEFINE_bool(
   'quick',
