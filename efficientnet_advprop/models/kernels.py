@@ -70,29 +70,24 @@ def normalized_swish(
 
 
 @tf.custom_gradient
-def affine_swish(inputs: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> Any:
-  """swish(inputs * scale + offset), a pass over memory each way.
+def swish(inputs: tf.Tensor) -> Any:
+  """Multiplies by the sigmoid, in a pass over memory each way.
 
   Args:
-    inputs: [batch, height, width, channels].
-    scale: float32 [channels].
-    offset: float32 [channels].
+    inputs: of a static shape.
 
   Returns:
     Like `inputs`.
   """
-  zeros = tf.zeros_like(scale)
+  # As one row, all shapes of a size share what is compiled for them.
+  size = inputs.shape.num_elements()
+  row = tf.reshape(inputs, [size])
 
-  def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    # The same compiled functions as in training. What nobody asks for, here
-    # the sums while an attack runs, a graph prunes.
-    sums, products = _swish_sums(inputs, upstream, zeros, scale, offset)
-    towards_inputs = _swish_gradient(
-      inputs, upstream, zeros, scale, offset, zeros, zeros
-    )
-    return towards_inputs, products, sums
+  def gradient(upstream: tf.Tensor) -> tf.Tensor:
+    towards = _row_swish_gradient(row, tf.reshape(upstream, [size]))
+    return tf.reshape(towards, inputs.shape)
 
-  return _affine_swish(inputs, zeros, scale, offset), gradient
+  return tf.reshape(_row_swish(row), inputs.shape), gradient
 
 
 def gated(
@@ -246,13 +241,24 @@ def _affine_swish(
   return tf.cast(z * tf.sigmoid(z), x.dtype)
 
 
-def _towards_affine(
-  centred: tf.Tensor, upstream: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor
-) -> tf.Tensor:
-  """The gradient towards z = centred * scale + offset, before a swish."""
-  z = centred * scale + offset
+def _towards_swish(z: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
+  """The gradient towards z, whose swish has the gradient `upstream`."""
   gate = tf.sigmoid(z)
   return upstream * gate * (1 + z * (1 - gate))
+
+
+@_compiled
+def _row_swish(x: tf.Tensor) -> tf.Tensor:
+  z = tf.cast(x, tf.float32)
+  return tf.cast(z * tf.sigmoid(z), x.dtype)
+
+
+@_compiled
+def _row_swish_gradient(x: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
+  towards = _towards_swish(
+    tf.cast(x, tf.float32), tf.cast(upstream, tf.float32)
+  )
+  return tf.cast(towards, x.dtype)
 
 
 @_compiled
@@ -263,10 +269,13 @@ def _swish_sums(
   scale: tf.Tensor,
   offset: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-  """Sums of d and of d * (x - mean), where d is `_towards_affine`."""
+  """Sums of d and of d * (x - mean).
+
+  Here d is the gradient towards (x - mean) * scale + offset, before a swish.
+  """
   rows = [row - mean for row in _rows(x)]
   first = [
-    _towards_affine(row, gradient, scale, offset)
+    _towards_swish(row * scale + offset, gradient)
     for row, gradient in zip(rows, _rows(upstream))
   ]
   return _sum_pairs(first, [d * row for d, row in zip(first, rows)])
@@ -282,9 +291,9 @@ def _swish_gradient(
   slope: tf.Tensor,
   constant: tf.Tensor,
 ) -> tf.Tensor:
-  """`_towards_affine` * scale, less what moves with the batch's moments."""
+  """Scale * d of `_swish_sums`, less what moves with the batch's moments."""
   centred = tf.cast(x, tf.float32) - mean
-  d = _towards_affine(centred, tf.cast(upstream, tf.float32), scale, offset)
+  d = _towards_swish(centred * scale + offset, tf.cast(upstream, tf.float32))
   return tf.cast(d * scale - centred * slope - constant, x.dtype)
 
 

@@ -81,15 +81,16 @@ def test_normalized_swish_equals_norm_and_swish(shape, dtype, mean, tolerance):
   )
 
 
-@pytest.mark.parametrize('shape', [(4, 8, 8, 6), (3, 5, 7, 6)])
-def test_affine_swish_equals_its_formula(shape):
-  _assert_equal(
-    kernels.affine_swish,
-    lambda x, scale, offset: tf.nn.silu(x * scale + offset),
-    5 * _random(*shape),
-    _random(6),
-    _random(6),
-  )
+@pytest.mark.parametrize(
+  'dtype, tolerance', [(tf.float32, 3e-6), (tf.bfloat16, 0.02)]
+)
+def test_swish_equals_tensorflow_s(dtype, tolerance):
+  x = tf.cast(5 * _random(3, 5, 7, 6), dtype)
+
+  def plain(x):
+    return tf.cast(tf.nn.silu(tf.cast(x, tf.float64)), dtype)
+
+  _assert_equal(kernels.swish, plain, x, tolerance=tolerance)
 
 
 def _network(compiled, strength=0.3):

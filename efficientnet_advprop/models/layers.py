@@ -70,7 +70,7 @@ class NormalizedConv2D(tf.keras.layers.Layer):
   Inference runs one convolution whose kernel and bias hold the norm of the
   domain: the same mathematics with a pass over memory less, for the attack,
   evaluation and export alike. Where code may be compiled, a swish takes the
-  norm into its own passes instead, in training too.
+  norm of training into its own passes.
 
   `call(inputs, training=None, domain='main')`; padding is SAME.
   """
@@ -142,28 +142,33 @@ class NormalizedConv2D(tf.keras.layers.Layer):
     domain: str = config.MAIN_DOMAIN,
   ) -> tf.Tensor:
     compiled = self.compiled and inputs.shape.is_fully_defined()
-    if compiled and self.swish:
-      return self._compiled_swish(inputs, training, domain)
-    if training:
-      outputs = self._convolve(inputs, self.kernel, compiled)
-      outputs = self.norm(outputs, training=True, domain=domain)
-    else:
-      scale, offset = self.norm.scale_and_offset(domain)
-      if self.filters is None:
-        scale = scale[:, tf.newaxis]
-      outputs = self._convolve(inputs, self.kernel * scale)
-      outputs = tf.nn.bias_add(outputs, tf.cast(offset, outputs.dtype))
-    return tf.nn.silu(outputs) if self.swish else outputs
-
-  def _compiled_swish(
-    self, inputs: tf.Tensor, training: Optional[bool], domain: str
-  ) -> tf.Tensor:
-    outputs = self._convolve(inputs, self.kernel, compiled=bool(training))
     if not training:
-      return kernels.affine_swish(outputs, *self.norm.scale_and_offset(domain))
+      outputs = self._folded(inputs, domain)
+      return self._activate(outputs, compiled)
+    outputs = self._convolve(inputs, self.kernel, compiled)
+    if self.swish and compiled:
+      return self._normalized_swish(outputs, domain)
+    outputs = self.norm(outputs, training=True, domain=domain)
+    return self._activate(outputs)
+
+  def _folded(self, inputs: tf.Tensor, domain: str) -> tf.Tensor:
+    """The convolution with the norm of the domain in kernel and bias."""
+    scale, offset = self.norm.scale_and_offset(domain)
+    if self.filters is None:
+      scale = scale[:, tf.newaxis]
+    outputs = self._convolve(inputs, self.kernel * scale)
+    return tf.nn.bias_add(outputs, tf.cast(offset, outputs.dtype))
+
+  def _activate(self, inputs: tf.Tensor, compiled: bool = False) -> tf.Tensor:
+    if not self.swish:
+      return inputs
+    return kernels.swish(inputs) if compiled else tf.nn.silu(inputs)
+
+  def _normalized_swish(self, inputs: tf.Tensor, domain: str) -> tf.Tensor:
+    """Norm in training mode and swish, in the same compiled passes."""
     norm = self.norm.norm_of(domain)
     outputs, mean, variance = kernels.normalized_swish(
-      outputs, norm.gamma, norm.beta, norm.epsilon
+      inputs, norm.gamma, norm.beta, norm.epsilon
     )
     self.norm.move_statistics(domain, mean, variance)
     return outputs
