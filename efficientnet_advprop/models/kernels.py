@@ -13,7 +13,7 @@ import tensorflow as tf
 
 # Rows that are added up one by one, in code without a loop, before a reduction.
 # XLA reduces a matrix to its columns' sums slowly, but adds up fast.
-_MOST_ROWS = 16
+_MOST_ROWS = 8
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
