@@ -64,6 +64,9 @@ _ROOT = Path(__file__).parents[1]
 _BATCH, _IMAGES = 16, 2500  # Images: of the embedded data set.
 _KINDS = ('start', 'train', 'save', 'term')
 _TERMINATED = 143
+# In a checkpoint beside the state: its outline, and the number of saves, of
+# which SIGTERM makes one more.
+_NO_STATE = '_CHECKPOINTABLE_OBJECT_GRAPH', 'save_counter'
 # Of one process, far beyond what it needs.
 _LIMIT_SECONDS = 1800
 
@@ -215,7 +218,12 @@ def _end(workers: Sequence[subprocess.Popen]) -> None:
 
 def _finish(model_dir: Path) -> None:
   workers = _start(model_dir)
-  codes = [worker.wait(_LIMIT_SECONDS) for worker in workers]
+  # One that fails leaves the others waiting.
+  while None in (codes := [worker.poll() for worker in workers]):
+    if any(codes):
+      break
+    time.sleep(0.1)
+  _end(workers)
   if any(codes):
     log = (model_dir.parent / 'log_0.txt').read_text(errors='replace')
     raise RuntimeError(f'exit codes {codes}; its log ends:\n{log[-2000:]}')
@@ -232,7 +240,7 @@ def fingerprint(model_dir: Path) -> tuple[str, list[dict[str, Any]]]:
   newest = checkpoints.checkpoint_paths(str(model_dir / 'checkpoints'))[0]
   reader = tf.train.load_checkpoint(newest)
   for name in sorted(reader.get_variable_to_shape_map()):
-    if name != '_CHECKPOINTABLE_OBJECT_GRAPH':
+    if not name.startswith(_NO_STATE):
       digest.update(name.encode())
       digest.update(reader.get_tensor(name).tobytes())
   lines = _lines(model_dir)

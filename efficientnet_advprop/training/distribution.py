@@ -39,14 +39,15 @@ def create_strategy(
       TF_CONFIG does not appear.
   """
   config_lib.check_choice('strategy', name, STRATEGIES)
+  if name == 'multi_worker':
+    # Before anything looks at the devices, which fixes what they can reach.
+    _await_workers(os.environ.get('TF_CONFIG', ''))
+    return tf.distribute.MultiWorkerMirroredStrategy()
   gpus = tf.config.list_logical_devices('GPU')
   if name == 'auto':
     name = 'tpu' if tpu else 'mirrored' if len(gpus) > 1 else 'one_device'
   if name == 'tpu':
     return _tpu_strategy(tpu, zone, project)
-  if name == 'multi_worker':
-    _await_workers(os.environ.get('TF_CONFIG', ''))
-    return tf.distribute.MultiWorkerMirroredStrategy()
   devices = gpus or tf.config.list_logical_devices('CPU')
   if name == 'mirrored':
     return _mirrored_strategy(tuple(device.name for device in devices))
