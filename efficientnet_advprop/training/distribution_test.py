@@ -81,6 +81,26 @@ def test_a_port_that_is_taken_is_named(monkeypatch, addresses):
       distribution.create_strategy('multi_worker')
 
 
+def test_a_lost_worker_is_named():
+  workers = {'worker': ['here:1', 'there:2']}
+  message = (
+    'Collective ops is aborted by: Error reported from /job:worker/task:1:'
+    ' Task /job:worker/replica:0/task:1 heartbeat timeout.'
+  )
+  line = distribution._lost(message, workers)
+  assert line.startswith('worker 1 (there:2) has ended')
+  line = distribution._lost('Connection reset by peer', workers)
+  assert line.startswith('another worker has ended')
+
+
+def test_other_errors_of_one_process_are_left_alone(two_replicas):
+  error = tf.errors.UnavailableError(None, None, 'x')
+  watched = distribution.lost_workers_named(two_replicas)
+  with pytest.raises(tf.errors.UnavailableError) as caught, watched:
+    raise error
+  assert caught.value is error
+
+
 @pytest.mark.parametrize('value', ['{', '{"cluster": {"worker": ["a", "b"]}}'])
 def test_a_wrong_tf_config_is_refused(monkeypatch, value):
   monkeypatch.setenv('TF_CONFIG', value)
