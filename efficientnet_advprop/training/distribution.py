@@ -23,7 +23,6 @@ _LOST = (
   tf.errors.AbortedError,
   tf.errors.CancelledError,
   tf.errors.DeadlineExceededError,
-  tf.errors.InternalError,
   tf.errors.UnavailableError,
 )
 
@@ -202,7 +201,9 @@ def lost_workers_named(strategy: tf.distribute.Strategy) -> Iterator[None]:
 def _lost(message: str, workers: Mapping[str, list[str]]) -> str:
   """The line for the user, from TensorFlow's many and a cluster's addresses."""
   found = re.search(
-    r'Error reported from /job:(\w+)(?:/replica:\d+)?/task:(\d+)', message
+    r'(?:Error reported from|remote target) /job:(\w+)(?:/replica:\d+)?'
+    r'/task:(\d+)',
+    message,
   )
   name = 'another worker'
   if found:
