@@ -79,6 +79,7 @@ def test_a_wrong_flag_ends_in_one_line(capsys, argument, words):
     (dict(mode='export'), ['no checkpoint found']),
     (dict(strategy='tpu', tpu='local'), ['tpu', 'TPU VM']),
     (dict(model_dir='/dev/null/x'), ['model_dir', "'/dev/null/x'"]),
+    (dict(model_dir='/sys'), ['model_dir', "'/sys'", 'can be written']),
   ],
 )
 def test_a_wrong_value_ends_in_one_line(capsys, tmp_path, settings, words):

@@ -266,5 +266,9 @@ def _unreadable(place: str, number: int) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-  lines = str(error).strip().splitlines() or [type(error).__name__]
-  return lines[0][:200]
+  """The first line of an error, without the middle if it is long.
+
+  TensorFlow puts a path first and the reason last.
+  """
+  line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+  return line if len(line) <= 240 else f'{line[:80]} ... {line[-155:]}'

@@ -15,6 +15,7 @@ from efficientnet_advprop.data import records
 from efficientnet_advprop.evaluation import evaluator
 from efficientnet_advprop.evaluation import tables
 from efficientnet_advprop.training import distribution
+from efficientnet_advprop.training import divergence
 from efficientnet_advprop.training import reporting
 from efficientnet_advprop.training import trainer as trainer_lib
 
@@ -31,7 +32,8 @@ USER_ERRORS = (
   records.DataError,
   checkpoints.CheckpointError,
   export_lib.ExportError,
-  trainer_lib.TrainingError,
+  distribution.WorkerLostError,
+  divergence.TrainingError,
 )
 
 
@@ -207,7 +209,8 @@ def _start(
   config: config_lib.Config, strategy: tf.distribute.Strategy, model_dir: str
 ) -> trainer_lib.Trainer:
   """Creates the trainer and writes the resolved config beside its files."""
-  _make_folder(model_dir)
+  if distribution.is_chief(strategy):
+    _make_writable(model_dir)
   trainer = trainer_lib.Trainer(config, strategy, model_dir)
   if trainer.is_chief:
     evaluator.write_text(
@@ -231,10 +234,17 @@ def _start(
   return trainer
 
 
-def _make_folder(model_dir: str) -> None:
-  """Creates the model_dir, unless it is there; ConfigError if it cannot."""
+def _make_writable(model_dir: str) -> None:
+  """Creates the model_dir, unless it is there, and tries to write into it.
+
+  Otherwise a long start-up would come before the error.
+  """
+  probe = os.path.join(model_dir, 'probe.tmp')
   try:
     tf.io.gfile.makedirs(model_dir)
+    with tf.io.gfile.GFile(probe, 'w') as file:
+      file.write('A run was here.')
+    tf.io.gfile.remove(probe)
   except tf.errors.OpError as error:
     allowed = f'a folder that can be written ({error.message})'
     raise config_lib.ConfigError('model_dir', model_dir, allowed) from error

@@ -12,8 +12,16 @@ metrics.jsonl, whose speeds are left out.
 With --processes=2 one of the workers is killed; the others are ended, as a
 cluster's manager would, and all are started anew.
 
+With several replicas or processes the uninterrupted run is also compared with
+that of one device. The global batches are the same, the order of sums is not,
+and what differs grows with the steps: look at it with few, and no kills:
+
+  python -m tools.soak --kills=0 --steps=6 --replicas=2
+
 Ends in one line of JSON: `tried` kills, and how many of them lie in runs that
-ended `equal`. The exit code is 1 if the two differ.
+ended `equal`; `loss_difference` and `state_difference` from one device, the
+largest of a loss, relative, and of a variable, relative to its largest value or
+0.1. The exit code is 1 if `tried` and `equal` differ.
 """
 
 from collections.abc import Sequence
@@ -35,6 +43,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 from absl import app
 from absl import flags
+import numpy as np
 
 from efficientnet_advprop import checkpoints
 from efficientnet_advprop import config as config_lib
@@ -64,6 +73,9 @@ _ROOT = Path(__file__).parents[1]
 _BATCH, _IMAGES = 16, 2500  # Images: of the embedded data set.
 _KINDS = ('start', 'train', 'save', 'term')
 _TERMINATED = 143
+# In a checkpoint beside the state: its outline, and the number of saves, of
+# which SIGTERM makes one more.
+_NO_STATE = '_CHECKPOINTABLE_OBJECT_GRAPH', 'save_counter'
 # Of one process, far beyond what it needs.
 _LIMIT_SECONDS = 1800
 
@@ -123,17 +135,25 @@ def _free_ports(number: int) -> list[int]:
   return ports
 
 
-def _start(model_dir: Path) -> list[subprocess.Popen]:
-  """Starts all workers of a run."""
-  names = 'replicas', 'processes', 'steps'
-  command = [sys.executable, __file__, f'--worker_dir={model_dir}']
-  command += [f'--{name}={getattr(FLAGS, name)}' for name in names]
-  addresses = [f'localhost:{port}' for port in _free_ports(FLAGS.processes)]
+def _start(model_dir: Path, alone: bool = False) -> list[subprocess.Popen]:
+  """Starts all workers of a run, or one device alone."""
+  replicas, processes = FLAGS.replicas, FLAGS.processes
+  if alone:
+    replicas = processes = 1
+  command = [
+    sys.executable,
+    __file__,
+    f'--worker_dir={model_dir}',
+    f'--replicas={replicas}',
+    f'--processes={processes}',
+    f'--steps={FLAGS.steps}',
+  ]
+  addresses = [f'localhost:{port}' for port in _free_ports(processes)]
   workers = []
-  for index in range(FLAGS.processes):
+  for index in range(processes):
     paths = [str(_ROOT), os.environ.get('PYTHONPATH', '')]
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(paths)}
-    if FLAGS.processes > 1:
+    if processes > 1:
       task = {'type': 'worker', 'index': index}
       cluster = {'cluster': {'worker': addresses}, 'task': task}
       environment['TF_CONFIG'] = json.dumps(cluster)
@@ -213,12 +233,28 @@ def _end(workers: Sequence[subprocess.Popen]) -> None:
     worker.wait(_LIMIT_SECONDS)
 
 
-def _finish(model_dir: Path) -> None:
-  workers = _start(model_dir)
-  codes = [worker.wait(_LIMIT_SECONDS) for worker in workers]
+def _finish(model_dir: Path, alone: bool = False) -> None:
+  workers = _start(model_dir, alone)
+  # One that fails leaves the others waiting.
+  while None in (codes := [worker.poll() for worker in workers]):
+    if any(codes):
+      break
+    time.sleep(0.1)
+  _end(workers)
   if any(codes):
     log = (model_dir.parent / 'log_0.txt').read_text(errors='replace')
     raise RuntimeError(f'exit codes {codes}; its log ends:\n{log[-2000:]}')
+
+
+def _state(model_dir: Path) -> dict[str, np.ndarray]:
+  """All tensors in the newest checkpoint of a run."""
+  newest = checkpoints.checkpoint_paths(str(model_dir / 'checkpoints'))[0]
+  reader = tf.train.load_checkpoint(newest)
+  return {
+    name: reader.get_tensor(name)
+    for name in sorted(reader.get_variable_to_shape_map())
+    if not name.startswith(_NO_STATE)
+  }
 
 
 def fingerprint(model_dir: Path) -> tuple[str, list[dict[str, Any]]]:
@@ -229,16 +265,27 @@ def fingerprint(model_dir: Path) -> tuple[str, list[dict[str, Any]]]:
     metrics.jsonl without their speeds.
   """
   digest = hashlib.sha256()
-  newest = checkpoints.checkpoint_paths(str(model_dir / 'checkpoints'))[0]
-  reader = tf.train.load_checkpoint(newest)
-  for name in sorted(reader.get_variable_to_shape_map()):
-    if name != '_CHECKPOINTABLE_OBJECT_GRAPH':
-      digest.update(name.encode())
-      digest.update(reader.get_tensor(name).tobytes())
+  for name, value in _state(model_dir).items():
+    digest.update(name.encode())
+    digest.update(value.tobytes())
   lines = _lines(model_dir)
   for line in lines:
     del line['images_per_second']
-  return f'{os.path.basename(newest)} {digest.hexdigest()}', lines
+  return digest.hexdigest(), lines
+
+
+def differences(model_dir: Path, other_dir: Path) -> dict[str, float]:
+  """How far two runs of the same steps lie apart; see the head of this file."""
+  losses = states = 0.0
+  for ours, theirs in zip(_lines(model_dir), _lines(other_dir)):
+    for name in (name for name in ours if name.endswith('loss')):
+      gap = abs(ours[name] - theirs[name]) / abs(theirs[name])
+      losses = max(losses, gap)
+  state = _state(model_dir)
+  for name, value in _state(other_dir).items():
+    scale = max(0.1, np.abs(value).max())
+    states = max(states, float(np.abs(state[name] - value).max() / scale))
+  return {'loss_difference': losses, 'state_difference': states}
 
 
 def _soak(folder: Path) -> dict[str, Any]:
@@ -251,6 +298,12 @@ def _soak(folder: Path) -> dict[str, Any]:
   steps = [line['step'] for line in expected[1]]
   if steps != list(range(1, FLAGS.steps + 1)):
     raise RuntimeError(f'metrics.jsonl holds steps {steps}')
+  apart: dict[str, float] = {}
+  if FLAGS.replicas * FLAGS.processes > 1:
+    one = folder / 'one_device' / 'run'
+    one.mkdir(parents=True)
+    _finish(one, alone=True)
+    apart = differences(whole, one)
   counts = dict.fromkeys(_KINDS, 0)
   tried = equal = 0
   while tried < FLAGS.kills:
@@ -274,6 +327,7 @@ def _soak(folder: Path) -> dict[str, Any]:
     'tried': tried,
     'equal': equal,
     **counts,
+    **apart,
     'replicas': FLAGS.replicas,
     'processes': FLAGS.processes,
     'steps': FLAGS.steps,

@@ -56,6 +56,13 @@ def place(
   )
 
 
+def is_shared(
+  source: records.Source, count: int, config: config_lib.Config
+) -> bool:
+  """Whether all hosts have one order: a perfect shuffle of a training set."""
+  return source.labels is not None or count <= config.data.shuffle_window
+
+
 def training_order(
   source: records.Source,
   count: int,
@@ -76,14 +83,14 @@ def training_order(
     DataError: there are fewer files than hosts that must divide them.
   """
   window, seed = config.data.shuffle_window, config.train.seed
-  is_shared = source.labels is not None or count <= window
-  host, hosts = (0, 1) if is_shared else (place.host, place.hosts)
+  shared = is_shared(source, count, config)
+  host, hosts = (0, 1) if shared else (place.host, place.hosts)
   if hosts > len(source.files):
     raise records.DataError(
       f'{source.name}: {len(source.files)} files for {hosts} hosts; each'
       ' needs one of its own (or data.shuffle_window must hold all images)'
     )
-  step_size = place.global_batch if is_shared else place.host_batch
+  step_size = place.global_batch if shared else place.host_batch
   start = start_step * step_size
   first_epoch, skip = _epoch_of(source, count, start, seed, host, hosts)
   read_epoch = functools.partial(
@@ -91,7 +98,7 @@ def training_order(
   )
   stream = tf.data.Dataset.range(first_epoch, _INFINITY).flat_map(read_epoch)
   stream = stream.skip(skip).enumerate(start)
-  if is_shared:
+  if shared:
     return _own_rows(stream, place).map(_with_position)
   row = functools.partial(_global_position, place)
   return stream.map(lambda i, record: _with_position(row(i), record))

@@ -52,6 +52,12 @@ def _num_images(config: config_lib.DataConfig, source: records.Source) -> int:
   return sum(1 for _ in tf.data.TFRecordDataset(source.files).batch(1024))
 
 
+def is_shared(config: config_lib.Config) -> bool:
+  """Whether all hosts train in one order, of which each takes its rows."""
+  source = sources.find(config.data, config.data.train_split)
+  return ordering.is_shared(source, _num_images(config.data, source), config)
+
+
 @_without_autograph
 def train_dataset(
   config: config_lib.Config,
@@ -89,7 +95,13 @@ def train_dataset(
   dataset = _decoded_batches(stream, source, decode, place.replica_batch)
   limit = config.data.max_bad_records
   finish = functools.partial(_finish_training, config.train.seed, limit > 0)
-  return _served(_check(dataset, limit).map(finish, tf.data.AUTOTUNE))
+  dataset = _check(dataset, limit).map(finish, tf.data.AUTOTUNE)
+  # Several workers would take the size of a batch, which may be the last one,
+  # for unknown.
+  endless = tf.data.experimental.assert_cardinality(
+    tf.data.INFINITE_CARDINALITY
+  )
+  return _served(dataset.apply(endless))
 
 
 @_without_autograph

@@ -1,9 +1,11 @@
 """Which devices a run uses: tf.distribute strategies by name."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import functools
 import json
 import os
+import re
 import socket
 import time
 from typing import Optional
@@ -16,6 +18,17 @@ from efficientnet_advprop import config as config_lib
 # How long workers wait for each other to appear.
 WORKER_TIMEOUT_SECONDS = 600
 STRATEGIES = ('auto', 'one_device', 'mirrored', 'multi_worker', 'tpu')
+# What a worker's collective operations raise once another one has ended.
+_LOST = (
+  tf.errors.AbortedError,
+  tf.errors.CancelledError,
+  tf.errors.DeadlineExceededError,
+  tf.errors.UnavailableError,
+)
+
+
+class WorkerLostError(RuntimeError):
+  """Another worker has ended; the message is one line for the user."""
 
 
 def create_strategy(
@@ -39,14 +52,15 @@ def create_strategy(
       TF_CONFIG does not appear.
   """
   config_lib.check_choice('strategy', name, STRATEGIES)
+  if name == 'multi_worker':
+    # Before anything looks at the devices, which fixes what they can reach.
+    _await_workers(os.environ.get('TF_CONFIG', ''))
+    return tf.distribute.MultiWorkerMirroredStrategy()
   gpus = tf.config.list_logical_devices('GPU')
   if name == 'auto':
     name = 'tpu' if tpu else 'mirrored' if len(gpus) > 1 else 'one_device'
   if name == 'tpu':
     return _tpu_strategy(tpu, zone, project)
-  if name == 'multi_worker':
-    _await_workers(os.environ.get('TF_CONFIG', ''))
-    return tf.distribute.MultiWorkerMirroredStrategy()
   devices = gpus or tf.config.list_logical_devices('CPU')
   if name == 'mirrored':
     return _mirrored_strategy(tuple(device.name for device in devices))
@@ -163,6 +177,42 @@ def _await_worker(
         allowed = f'a worker that answers in {WORKER_TIMEOUT_SECONDS} seconds'
         raise config_lib.ConfigError('TF_CONFIG', address, allowed) from None
     time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def lost_workers_named(strategy: tf.distribute.Strategy) -> Iterator[None]:
+  """Tells in one line when another worker ends while the context lasts.
+
+  TensorFlow notices by itself, when a message fails or the other's sign of
+  life is missing, after 20 seconds or so. A worker cannot go on without it.
+
+  Raises:
+    WorkerLostError: names the worker, if TensorFlow does.
+  """
+  try:
+    yield
+  except _LOST as error:
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+      raise
+    workers = strategy.cluster_resolver.cluster_spec().as_dict()
+    raise WorkerLostError(_lost(error.message, workers)) from error
+
+
+def _lost(message: str, workers: Mapping[str, list[str]]) -> str:
+  """The line for the user, from TensorFlow's many and a cluster's addresses."""
+  found = re.search(
+    r'(?:Error reported from|remote target) /job:(\w+)(?:/replica:\d+)?'
+    r'/task:(\d+)',
+    message,
+  )
+  name = 'another worker'
+  if found:
+    job, index = found.group(1), int(found.group(2))
+    name = f'{job} {index} ({workers[job][index]})'
+  return (
+    f'{name} has ended, and training cannot go on without it; start all workers'
+    ' again to resume from the last checkpoint'
+  )
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:

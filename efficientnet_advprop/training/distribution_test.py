@@ -81,6 +81,36 @@ def test_a_port_that_is_taken_is_named(monkeypatch, addresses):
       distribution.create_strategy('multi_worker')
 
 
+@pytest.mark.parametrize(
+  'message, name',
+  [
+    (
+      'Collective ops is aborted by: Error reported from /job:worker/task:1:'
+      ' Task /job:worker/replica:0/task:1 heartbeat timeout.',
+      'worker 1 (there:2)',
+    ),
+    (
+      'Connection reset by peer\nAdditional GRPC error information from remote'
+      ' target /job:worker/replica:0/task:0 while calling a method',
+      'worker 0 (here:1)',
+    ),
+    ('Connection reset by peer', 'another worker'),
+  ],
+)
+def test_a_lost_worker_is_named(message, name):
+  """As TensorFlow words it if a follower, the leader or who knows has ended."""
+  line = distribution._lost(message, {'worker': ['here:1', 'there:2']})
+  assert line.startswith(f'{name} has ended') and '\n' not in line
+
+
+def test_other_errors_of_one_process_are_left_alone(two_replicas):
+  error = tf.errors.UnavailableError(None, None, 'x')
+  watched = distribution.lost_workers_named(two_replicas)
+  with pytest.raises(tf.errors.UnavailableError) as caught, watched:
+    raise error
+  assert caught.value is error
+
+
 @pytest.mark.parametrize('value', ['{', '{"cluster": {"worker": ["a", "b"]}}'])
 def test_a_wrong_tf_config_is_refused(monkeypatch, value):
   monkeypatch.setenv('TF_CONFIG', value)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 import contextlib
-import math
 import os
 import signal
 import threading
@@ -20,15 +19,13 @@ from efficientnet_advprop import models
 from efficientnet_advprop.data import pipeline
 from efficientnet_advprop.data import records
 from efficientnet_advprop.training import distribution
+from efficientnet_advprop.training import divergence
 from efficientnet_advprop.training import fine_tuning
+from efficientnet_advprop.training import layout
 from efficientnet_advprop.training import methods
 from efficientnet_advprop.training import optimization
 from efficientnet_advprop.training import pictures
 from efficientnet_advprop.training import reporting
-
-
-class TrainingError(RuntimeError):
-  """Training cannot go on; the message is one line for the user."""
 
 
 class StoppedError(Exception):
@@ -169,6 +166,7 @@ class Trainer:
         fine_tuning.initialize(self.model, config.train.init_checkpoint)
       for shadow, variable in zip(self.average.variables, self.model.variables):
         shadow.assign(variable)
+    self._last_saved = self.step
     self._stop = False
     self._writer = tf.summary.create_noop_writer()
     if self.is_chief:
@@ -202,23 +200,28 @@ class Trainer:
         the last step, always after a checkpoint.
 
     Raises:
+      ConfigError: the run began on other replicas, which its settings forbid.
       DataError: the training images are missing or damaged.
-      TrainingError: the loss is not finite.
+      TrainingError: a loss or the weights are not finite.
+      WorkerLostError: another worker has ended.
       StoppedError: a signal arrived; the state is saved.
     """
     config, step = self.config, self.step
     reporter = reporting.Reporter(
       config, self.model_dir, self._writer, step, self.is_chief
     )
-    iterator = iter(
-      self.strategy.distribute_datasets_from_function(
-        lambda context: pipeline.train_dataset(
-          config, step, context, config.two_views
-        )
-      )
-    )
+
+    def dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
+      if self.restored:
+        layout.check(config, context, self.model_dir)
+      elif self.is_chief:
+        layout.record(context, self.model_dir)
+      return pipeline.train_dataset(config, step, context, config.two_views)
+
+    iterator = iter(self.strategy.distribute_datasets_from_function(dataset))
     run_steps = self._compile_steps()
-    with _signals(self._request_stop):
+    watched = distribution.lost_workers_named(self.strategy)
+    with watched, _signals(self._request_stop):
       if evaluate is not None and step and is_evaluated(step, config):
         evaluate(step)  # The run may have ended in the midst of it.
       while step < config.train_steps:
@@ -229,11 +232,18 @@ class Trainer:
         evaluates = is_evaluated(step, config)
         stops = self._stops()
         if stops or evaluates or is_saved(step, config):
-          self._manager.save(step)
+          self._save(step)
         if stops and step < config.train_steps:
           raise StoppedError(f'stopped at step {step}; the state is saved')
         if evaluate is not None and evaluates:
           evaluate(step)
+
+  def _save(self, step: int) -> None:
+    divergence.check_weights(
+      self.model.trainable_variables, step, self._last_saved
+    )
+    self._manager.save(step)
+    self._last_saved = step
 
   def write_scalars(
     self, step: int, values: Mapping[str, float], group: str
@@ -306,12 +316,15 @@ class Trainer:
     num_losses = 1 + len(loss_names(config))
 
     @tf.function
-    def run_steps(iterator: Any, num_steps: tf.Tensor) -> tf.Tensor:
-      totals = tf.zeros([num_losses])
-      for _ in tf.range(num_steps):
+    def run_steps(iterator: Any, num_steps: tf.Tensor) -> Any:
+      totals = bad = tf.zeros([num_losses])
+      found = tf.constant(-1)
+      for index in tf.range(num_steps):
         losses = strategy.run(replica_step, args=(next(iterator),))
-        totals += strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
-      return totals
+        losses = strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
+        found, bad = divergence.first_bad(losses, index, found, bad)
+        totals += losses
+      return totals, found, bad
 
     return run_steps
 
@@ -325,19 +338,20 @@ class Trainer:
     """Runs steps `start` to `end`; returns their mean losses and seconds."""
     began = time.monotonic()
     try:
-      sums = run_steps(iterator, tf.constant(end - start)).numpy()
+      results = run_steps(iterator, tf.constant(end - start))
+      sums, found, bad = (result.numpy() for result in results)
     except tf.errors.OpError as error:
       raise records.explain(error) from error
     seconds = time.monotonic() - began
-    means = (sums / (end - start)).tolist()
-    metrics = dict(zip(('loss', *loss_names(self.config)), means))
+    names = 'loss', *loss_names(self.config)
     schedule = optimization.learning_rate(self.config)
+    if found >= 0:
+      step = start + int(found)
+      losses = dict(zip(names, bad.tolist()))
+      rate = float(schedule(tf.constant(step)))
+      raise divergence.stop(step + 1, losses, rate, self._last_saved)
+    metrics = dict(zip(names, (sums / (end - start)).tolist()))
     metrics['learning_rate'] = float(schedule(tf.constant(end - 1)))
-    if not math.isfinite(metrics['loss']):
-      raise TrainingError(
-        f'the loss is {metrics["loss"]} between steps {start} and {end};'
-        ' the last checkpoint is intact, try a lower train.learning_rate'
-      )
     return metrics, seconds
 
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 from efficientnet_advprop import checkpoints
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.training import distribution
+from efficientnet_advprop.training import divergence
 from efficientnet_advprop.training import methods
 from efficientnet_advprop.training import optimization
 from efficientnet_advprop.training import trainer as trainer_lib
@@ -71,6 +72,14 @@ def _assert_same(ours, theirs):
   assert len(ours) == len(theirs) > 100
   for one, other in zip(ours, theirs):
     np.testing.assert_array_equal(one, other)
+
+
+def _assert_close(ours, theirs):
+  """Up to the order of sums, enlarged where few values are normalized."""
+  assert len(ours) == len(theirs) > 100
+  for index, (one, other) in enumerate(zip(ours, theirs)):
+    scale = max(0.1, np.abs(other).max())
+    assert np.abs(one - other).max() < 3e-4 * scale, index
 
 
 @pytest.fixture(scope='module', name='whole')
@@ -148,10 +157,7 @@ def test_two_replicas_equal_one_device(whole, two_replicas, tmp_path):
   two.train()
   for ours, theirs in zip(_metrics(tmp_path), _metrics(model_dir)):
     assert ours == pytest.approx(theirs, rel=1e-4)
-  # The order of sums, enlarged where few values are normalized.
-  for index, (ours, theirs) in enumerate(zip(_state(two), _state(one))):
-    scale = max(0.1, np.abs(theirs).max())
-    assert np.abs(ours - theirs).max() < 3e-4 * scale, index
+  _assert_close(_state(two), _state(one))
 
 
 def _random_batch():
@@ -301,12 +307,62 @@ def test_a_batch_that_does_not_divide_is_refused():
     trainer_lib.Trainer(config, _ONE, '/nonexistent')
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-  config = _config('train.learning_rate=1e30')
-  trainer = trainer_lib.Trainer(config, _ONE, str(tmp_path))
-  with pytest.raises(trainer_lib.TrainingError, match='steps 0 and 2'):
+def _cause(trainer):
+  """The line that a run ends with."""
+  with pytest.raises(divergence.TrainingError) as caught:
     trainer.train()
+  assert '\n' not in str(caught.value)
+  return str(caught.value)
+
+
+def test_losses_that_are_not_finite_stop_the_run(tmp_path):
+  """The first update breaks the weights, the second step's losses tell."""
+  config = _config('train.learning_rate=1e30', 'train.weight_decay=0')
+  cause = _cause(trainer_lib.Trainer(config, _ONE, str(tmp_path)))
+  assert cause.startswith('step 2: clean_loss and adversarial_loss not finite')
+  assert 'learning rate 6.25e+28' in cause and 'no checkpoint yet' in cause
   assert not checkpoints.checkpoint_paths(str(tmp_path / 'checkpoints'))
+
+
+def test_weights_that_are_not_finite_are_not_saved(whole, tmp_path):
+  """Step 4's update breaks them: its own losses do not know yet."""
+  trainer, *_ = whole
+  broken = trainer_lib.Trainer(_config(), _ONE, str(tmp_path))
+  interval = broken._interval
+
+  def spoil(run_steps, iterator, start, end):
+    result = interval(run_steps, iterator, start, end)
+    if end == 4:
+      kernel = broken.model.stem.kernel
+      kernel.assign(kernel * float('inf'))
+    return result
+
+  broken._interval = spoil
+  cause = _cause(broken)
+  assert cause.startswith('step 4: its update has left weights')
+  assert 'stem' in cause and 'the checkpoint of step 2 is intact' in cause
+  again = trainer_lib.Trainer(_config(), _ONE, str(tmp_path))
+  assert again.step == 2
+  again.train()
+  _assert_same(_state(again), _state(trainer))
+
+
+def test_another_number_of_replicas_is_told(
+  whole, two_replicas, tmp_path, caplog
+):
+  """One device begins, two replicas end: the same but for the order of sums."""
+  whole_run, model_dir, _ = whole
+  one = trainer_lib.Trainer(_config(), _ONE, str(tmp_path))
+  one._request_stop()
+  with pytest.raises(trainer_lib.StoppedError):
+    one.train()
+  two = trainer_lib.Trainer(_config(), two_replicas, str(tmp_path))
+  with caplog.at_level('WARNING', 'absl'):
+    two.train()
+  assert 'began on 1 replica(s) of 1 host(s) and goes on on 2' in caplog.text
+  for ours, theirs in zip(_metrics(tmp_path), _metrics(model_dir)):
+    assert ours == pytest.approx(theirs, rel=1e-4)
+  _assert_close(_state(two), _state(whole_run))
 
 
 def test_the_picture_is_drawn(whole):

@@ -1,0 +1,152 @@
+"""Measures how much memory a training step takes, and what makes it less.
+
+  python -m tools.benchmark_memory --model_name=efficientnet-b0 \
+      --image_size=224 --batch_size=16
+
+Each variant takes two steps of AdvProp in a process of its own. What counts is
+the peak of resident memory above what the process held with the network built
+and no step taken; TensorFlow itself and the variables are not in it. The last
+line is JSON, in MB:
+
+  pgd1, pgd5      by the number of attack steps
+  accumulated     PGD1, in `--parts` parts one after another
+  rematerialized  PGD1, blocks computed again backward
+  both            PGD1, all of these
+"""
+
+from collections.abc import Sequence
+import json
+import os
+from pathlib import Path
+import subprocess
+import sys
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+from absl import app
+from absl import flags
+
+from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import models
+from efficientnet_advprop.training import distribution
+from efficientnet_advprop.training import optimization
+from efficientnet_advprop.training import trainer
+
+import tensorflow as tf  # isort: skip
+
+# Several programs share names of flags; only the one that runs defines them
+# for all.
+FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
+for _name, _default, _help in (
+  ('model_name', 'efficientnet-b0', 'The network.'),
+  ('variants', '', 'Those to measure, with commas; empty for all.'),
+  ('variant', None, 'Used between the processes.'),
+):
+  flags.DEFINE_string(_name, _default, _help, flag_values=FLAGS)
+for _name, _number, _help in (
+  ('image_size', 224, 'In pixels.'),
+  ('batch_size', 16, 'Images in a step.'),
+  ('parts', 4, 'Into which accumulation cuts a batch.'),
+):
+  flags.DEFINE_integer(_name, _number, _help, 1, flag_values=FLAGS)
+
+_ROOT = Path(__file__).parents[1]
+_NUM_CLASSES = 1000
+# Attack steps, whether in parts, whether rematerialized.
+VARIANTS = {
+  'pgd1': (1, False, False),
+  'pgd5': (5, False, False),
+  'accumulated': (1, True, False),
+  'rematerialized': (1, False, True),
+  'both': (1, True, True),
+}
+
+
+def run_config(variant: str) -> config_lib.Config:
+  """The run of a variant."""
+  attack_steps, in_parts, rematerialize = VARIANTS[variant]
+  return config_lib.from_dict(
+    {
+      'model': {'name': FLAGS.model_name, 'image_size': FLAGS.image_size},
+      'attack': {'epsilon': 4, 'num_steps': attack_steps},
+      'data': {'num_classes': _NUM_CLASSES},
+      'train': {
+        'batch_size': FLAGS.batch_size,
+        'accumulation_steps': FLAGS.parts if in_parts else 1,
+        'rematerialize': rematerialize,
+      },
+    }
+  )
+
+
+def _status(key: str) -> int:
+  """Of this process, in kB: `VmRSS` is held now, `VmHWM` its peak so far."""
+  with open('/proc/self/status', encoding='ascii') as status:
+    lines = dict(line.split(':', 1) for line in status)
+  return int(lines[key].split()[0])
+
+
+def extra_memory(config: config_lib.Config) -> int:
+  """What two steps take above the network, in kB."""
+  strategy = distribution.create_strategy('one_device')
+  with strategy.scope():
+    model, average = (
+      models.create_model(
+        config.model,
+        _NUM_CLASSES,
+        config.auxiliary_domains,
+        compiled=distribution.compiles_layers(strategy),
+        rematerialized=config.train.rematerialize,
+      )
+      for _ in range(2)
+    )
+    optimizer = optimization.create_optimizer(config, model)
+  size, examples = config.model.image_size, tf.range(config.train.batch_size)
+  shape = [config.train.batch_size, size, size, 3]
+  batch = {
+    'image': tf.random.stateless_uniform(shape, [0, 0], -1, 1),
+    'label': examples % _NUM_CLASSES,
+    'seed': tf.stack([examples, examples], 1),
+  }
+
+  @tf.function
+  def step() -> tf.Tensor:
+    arguments = model, average, optimizer, batch, config
+    return strategy.run(trainer.train_step, args=arguments)
+
+  before = _status('VmRSS')
+  for _ in range(2):
+    step()
+  return _status('VmHWM') - before
+
+
+def _measure(variant: str) -> int:
+  """The figure of a variant, in MB, from a new process."""
+  names = 'model_name', 'image_size', 'batch_size', 'parts'
+  command = [sys.executable, __file__, f'--variant={variant}']
+  command += [f'--{name}={getattr(FLAGS, name)}' for name in names]
+  environment = {**os.environ, 'PYTHONPATH': str(_ROOT)}
+  done = subprocess.run(
+    command, env=environment, check=True, stdout=subprocess.PIPE, text=True
+  )
+  return round(int(done.stdout.split()[-1]) / 1024)
+
+
+def main(argv: Sequence[str]) -> None:
+  """Measures all variants, or one."""
+  del argv
+  if FLAGS.variant:
+    print(extra_memory(run_config(FLAGS.variant)))
+    return
+  figures = {}
+  for variant in FLAGS.variants.split(',') if FLAGS.variants else VARIANTS:
+    config_lib.check_choice('variants', variant, VARIANTS)
+    figures[variant] = _measure(variant)
+    print(f'{variant}: {figures[variant]} MB', flush=True)
+  settings = FLAGS.model_name, f'{FLAGS.image_size} px', FLAGS.batch_size
+  print('network, size, batch:', *settings)
+  print(json.dumps(figures))
+
+
+if __name__ == '__main__':
+  app.run(main)
