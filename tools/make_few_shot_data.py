@@ -1,10 +1,9 @@
-"""Draws a small data set for fine-tuning: five textures, 40 images of each.
+"""Draws a small data set for fine-tuning: five shapes, 40 images of each.
 
   python tools/make_few_shot_data.py --output_dir=/tmp/few_shot
 
-The scenes are those of the embedded data set, but what counts is the texture of
-the object; its shape and color say nothing. The images are files in class
-folders, 40 of a class to train on and 100 to validate. Every image depends on
+The scenes are those of the embedded data set, but texture and color of the
+object tell nothing about its class. The images are files in class folders, 40 of a class to train on and 100 to validate. Every image depends on
 nothing but the seed, its split, class and number.
 """
 
@@ -18,7 +17,7 @@ import numpy as np
 if not __package__:  # Run as a file: let it find its neighbor all the same.
   sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..'))
 
-from tools.testdata_drawing import OUTLINES
+from tools.testdata_drawing import TEXTURES
 from tools.testdata_drawing import draw_image
 
 # Several programs share names of flags; only the one that runs defines them
@@ -31,7 +30,7 @@ _SEED = flags.DEFINE_integer(
   'seed', 0, 'Same seed, same images.', lower_bound=0, flag_values=_FLAGS
 )
 
-CLASSES = ('bricks', 'checker', 'dots', 'stripes', 'waves')
+CLASSES = ('crescent', 'cross', 'heart', 'ring', 'triangle')
 IMAGES_PER_CLASS = {'train': 40, 'validation': 100}
 
 
@@ -42,12 +41,12 @@ def write_dataset(output_dir: str, seed: int) -> None:
     OSError: a folder is there already, or cannot be written.
   """
   for split_number, (split, count) in enumerate(IMAGES_PER_CLASS.items()):
-    for label, texture in enumerate(CLASSES):
-      folder = os.path.join(output_dir, split, texture)
+    for label, shape in enumerate(CLASSES):
+      folder = os.path.join(output_dir, split, shape)
       os.makedirs(folder)
       for number in range(count):
         rng = np.random.default_rng([seed, split_number, label, number])
-        shape = list(OUTLINES)[rng.integers(len(OUTLINES))]
+        texture = list(TEXTURES)[rng.integers(len(TEXTURES))]
         image = draw_image(shape, texture, rng.uniform(0, 360), rng)
         image.save(os.path.join(folder, f'{number:03d}.png'))
 

@@ -36,5 +36,5 @@ def test_images_depend_on_the_seed_alone(tmp_path, monkeypatch):
     make_few_shot_data.write_dataset(str(tmp_path / 'one'), 0)
 
 
-def test_classes_are_textures():
-  assert set(make_few_shot_data.CLASSES) < set(testdata_drawing.TEXTURES)
+def test_classes_are_shapes():
+  assert set(make_few_shot_data.CLASSES) < set(testdata_drawing.OUTLINES)
