@@ -25,8 +25,11 @@ ARROWS = {
   'export': _BASE | {'checkpoints', 'data', 'models'},
   'training': _BASE
   | {'attacks', 'checkpoints', 'data', 'evaluation', 'models'},
-  'modes': _BASE
+  'evaluating': _BASE
   | {'checkpoints', 'data', 'evaluation', 'export', 'models', 'training'},
+  'modes': _BASE
+  | {'checkpoints', 'data', 'evaluating', 'evaluation', 'export', 'models'}
+  | {'training'},
   SURFACE: _BASE | {'attacks', 'checkpoints', 'models'},
 }
 

@@ -5,6 +5,7 @@ average, of every domain's statistics too) and `optimizer` with the step.
 """
 
 from collections.abc import Mapping
+import hashlib
 import os
 import re
 import tempfile
@@ -172,6 +173,14 @@ def restore(
     except _DAMAGE as error:
       logging.warning('Cannot read %s: %s', path, _first_line(error))
   raise CheckpointError(_unreadable(checkpoint, len(paths)))
+
+
+def digest(model: tf.keras.Model) -> str:
+  """A short name of a network's weights; others have another one."""
+  state = hashlib.sha256()
+  for variable in model.variables:
+    state.update(variable.numpy().tobytes())
+  return state.hexdigest()[:16]
 
 
 def read_average(checkpoint: str) -> dict[str, np.ndarray]:

@@ -158,3 +158,18 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
   manager, values = _small_manager(str(tmp_path))
   assert manager.restore().endswith('ckpt-1')
   assert (values.numpy() == 1).all()
+
+
+def test_a_digest_names_the_weights_on_any_number_of_replicas():
+  def build(strategy):
+    with strategy.scope():
+      model = tf.keras.Sequential([tf.keras.layers.Dense(2)])
+      model.build([None, 3])
+    model.set_weights([np.ones([3, 2]), np.zeros([2])])
+    return model
+
+  one = build(tf.distribute.OneDeviceStrategy('CPU:0'))
+  two = build(tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1']))
+  assert checkpoints.digest(one) == checkpoints.digest(two)
+  two.layers[0].bias.assign([0, 1e-6])
+  assert checkpoints.digest(one) != checkpoints.digest(two)

@@ -39,6 +39,14 @@ _RESNETS = tuple(f'resnet-{depth}' for depth in (18, 50, 101, 152, 200))
 MODEL_NAMES = (*_SCALING, *_RESNETS)
 
 MAIN_DOMAIN = 'main'
+# Sets of test images that are not a split like any other: ImageNet's variants,
+# and the 15 corruptions in 5 severities of any data set.
+IMAGENET_SETS = (
+  *('imagenet_c', 'imagenet_a', 'imagenet_r', 'imagenet_v2'),
+  *('imagenet_sketch', 'stylized_imagenet'),
+)
+_IMAGENET_CLASSES = 1000
+TEST_KINDS = ('split', 'corruptions', *IMAGENET_SETS)
 # Which auxiliary domains a training method normalizes separately.
 METHOD_DOMAINS = {
   'vanilla': (),
@@ -235,7 +243,15 @@ class TestConfig(fields.Checked):
 
   __test__ = False  # Not a test case, whatever its name makes pytest think.
 
-  split: Optional[str] = fields.field(None)  # None: data.eval_split.
+  kind: str = fields.field('split', choices=TEST_KINDS)
+  # Where the set lies: a folder or `tfds:<name>`. None: data.dir, and for
+  # `corruptions` a folder of the run's own, which is made on the first use.
+  dir: Optional[str] = fields.field(None)
+  # None: data.eval_split; for ImageNet's variants the folder of classes itself.
+  split: Optional[str] = fields.field(None)
+  # How many images the set, or each of its corruptions, has to hold. None: the
+  # published number, or no expectation where there is none.
+  num_images: Optional[int] = fields.field(None, low=1)
   domain: str = fields.field(MAIN_DOMAIN)
   # Evaluate on adversarial images made from these settings.
   attack: Optional[AttackConfig] = None
@@ -266,6 +282,9 @@ class EvalConfig(fields.Checked):
 
   batch_size: int = fields.field(1024, low=1)  # Over all replicas.
   weights: str = fields.field('ema', choices=('ema', 'raw'))
+  # A checkpoint, the folder of an exported version or a TFLite file to evaluate
+  # with --mode=eval. None: the newest checkpoint in model_dir.
+  network: Optional[str] = fields.field(None)
   tests: Mapping[str, TestConfig] = dataclasses.field(default_factory=dict)
 
 
@@ -300,10 +319,20 @@ class Config:
     known = (MAIN_DOMAIN, *self.auxiliary_domains)
     for name, test in self.eval.tests.items():
       check_choice(f'eval.tests.{name}.domain', test.domain, known)
+      self._check_set(f'eval.tests.{name}', test)
     if self.train.batch_size > self.data.num_train_images:
       allowed = f'at most data.num_train_images={self.data.num_train_images}'
       raise ConfigError('train.batch_size', self.train.batch_size, allowed)
     self._check_domains()
+
+  def _check_set(self, key: str, test: TestConfig) -> None:
+    if test.kind not in IMAGENET_SETS:
+      return
+    if test.dir is None:
+      raise ConfigError(f'{key}.dir', None, f'where {test.kind} lies')
+    if self.data.num_classes != _IMAGENET_CLASSES:
+      allowed = f'{_IMAGENET_CLASSES}, as {key} is {test.kind}'
+      raise ConfigError('data.num_classes', self.data.num_classes, allowed)
 
   def _check_domains(self) -> None:
     method = self.train.method

@@ -9,18 +9,16 @@ import tensorflow as tf
 
 from efficientnet_advprop import checkpoints
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import evaluating
 from efficientnet_advprop import export as export_lib
-from efficientnet_advprop import models
 from efficientnet_advprop.data import records
 from efficientnet_advprop.evaluation import evaluator
-from efficientnet_advprop.evaluation import tables
 from efficientnet_advprop.training import distribution
 from efficientnet_advprop.training import divergence
-from efficientnet_advprop.training import reporting
 from efficientnet_advprop.training import trainer as trainer_lib
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_CONFIG_FILE = 'config.yaml'
+CONFIG_FILE = 'config.yaml'
 _CHECKPOINTS = 'checkpoints'
 # What a run in a model_dir cannot change without becoming another run.
 _IDENTITY = ('data.num_classes', 'train.method')
@@ -58,7 +56,7 @@ def resolve_config(
   Raises:
     ConfigError: a value is not allowed.
   """
-  saved = os.path.join(model_dir or '', _CONFIG_FILE)
+  saved = os.path.join(model_dir or '', CONFIG_FILE)
   if config_file:
     values = config_lib.read_yaml(config_file)
   elif model_dir and tf.io.gfile.exists(saved):
@@ -101,7 +99,7 @@ def check_model_dir(config: config_lib.Config, model_dir: str) -> None:
   A run that stopped before its first checkpoint, over wrong data for example,
   leaves nothing that another network could harm.
   """
-  path = os.path.join(model_dir, _CONFIG_FILE)
+  path = os.path.join(model_dir, CONFIG_FILE)
   folder = os.path.join(model_dir, _CHECKPOINTS)
   if not (tf.io.gfile.exists(path) and checkpoints.checkpoint_paths(folder)):
     return
@@ -147,17 +145,15 @@ def train_and_eval(
   trainer = _start(config, strategy, model_dir)
   raw = config.eval.weights == 'raw'
   network = trainer.model if raw else trainer.average
-  judge = evaluator.Evaluator(config, strategy, network)
-
-  results = {}
+  tests = evaluating.Tests(config, strategy, network, model_dir)
 
   def evaluate(step: int) -> None:
-    results['main'] = result = _plain_test(judge, config, step, model_dir)
+    result = tests.plain(step)
     scores = {k: v for k, v in result.items() if isinstance(v, float)}
     trainer.write_scalars(step, scores, 'eval')
 
   trainer.train(evaluate)  # The last step is evaluated, too.
-  results.update(_named_tests(judge, config, trainer.step, model_dir))
+  tests.named(trainer.step, checkpoints.digest(network))
   places = {'checkpoint': os.path.join(model_dir, _CHECKPOINTS)}
   places['TensorBoard'] = os.path.join(model_dir, 'summaries')
   picture = trainer.draw_attack()
@@ -166,30 +162,19 @@ def train_and_eval(
   if trainer.is_chief:
     exported = export_lib.export(config, model_dir, export_dir)
     places['SavedModel'] = exported.version
-  return _join(tables.format_results(results), places)
+  return _join(tests.table(), {**places, **tests.places()})
 
 
 def evaluate(
   config: config_lib.Config, strategy: tf.distribute.Strategy, model_dir: str
 ) -> str:
-  """Evaluates the newest checkpoint: the plain test, then the named ones.
+  """Evaluates `eval.network`: the plain test, then the named ones.
 
   Returns:
-    The results as a table.
+    The results as a table, and where the report lies.
   """
-  tf.keras.mixed_precision.set_global_policy(config.train.precision)
-  with strategy.scope():
-    network = models.create_model(
-      config.model,
-      config.data.num_classes,
-      config.auxiliary_domains,
-      compiled=distribution.compiles_layers(strategy),
-    )
-    step = checkpoints.restore(network, model_dir, config.eval.weights)
-  judge = evaluator.Evaluator(config, strategy, network)
-  results = {'main': _plain_test(judge, config, step, model_dir)}
-  results.update(_named_tests(judge, config, step, model_dir))
-  return tables.format_results(results)
+  tests = evaluating.run(config, strategy, model_dir)
+  return _join(tests.table(), tests.places())
 
 
 def export(config: config_lib.Config, model_dir: str, export_dir: str) -> str:
@@ -214,7 +199,7 @@ def _start(
   trainer = trainer_lib.Trainer(config, strategy, model_dir)
   if trainer.is_chief:
     evaluator.write_text(
-      os.path.join(model_dir, _CONFIG_FILE), config_lib.to_yaml(config)
+      os.path.join(model_dir, CONFIG_FILE), config_lib.to_yaml(config)
     )
   parameters = sum(
     variable.shape.num_elements()
@@ -248,55 +233,6 @@ def _make_writable(model_dir: str) -> None:
   except tf.errors.OpError as error:
     allowed = f'a folder that can be written ({error.message})'
     raise config_lib.ConfigError('model_dir', model_dir, allowed) from error
-
-
-def _named_tests(
-  judge: evaluator.Evaluator,
-  config: config_lib.Config,
-  step: int,
-  model_dir: str,
-) -> dict[str, evaluator.Result]:
-  results = {}
-  for name, test in config.eval.tests.items():
-    path = os.path.join(model_dir, 'evals', f'{name}.json')
-    results[name] = _test(judge, config, step, test, name, path)
-  return results
-
-
-def _plain_test(
-  judge: evaluator.Evaluator,
-  config: config_lib.Config,
-  step: int,
-  model_dir: str,
-) -> evaluator.Result:
-  path = os.path.join(model_dir, 'eval.json')
-  test = config_lib.TestConfig()
-  return _test(judge, config, step, test, config.data.eval_split, path)
-
-
-def _test(
-  judge: evaluator.Evaluator,
-  config: config_lib.Config,
-  step: int,
-  test: config_lib.TestConfig,
-  name: str,
-  path: str,
-) -> evaluator.Result:
-  """Runs a test, logs its progress and result, writes it to `path`."""
-  result = judge.evaluate(test, reporting.Progress(f'evaluating {name}'))
-  result = {'step': step, **result, 'weights': config.eval.weights}
-  if distribution.is_chief(judge.strategy):
-    evaluator.write_result(path, result)
-  logging.info(
-    '%s at step %d: top-1 %.4f, top-5 %.4f, loss %.4f (%d images)',
-    name,
-    step,
-    result['top_1_accuracy'],
-    result['top_5_accuracy'],
-    result['loss'],
-    result['num_examples'],
-  )
-  return result
 
 
 def _join(text: str, places: Mapping[str, str]) -> str:

@@ -12,17 +12,16 @@ from collections.abc import Sequence
 import json
 import os
 import sys
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 from absl import app
 from absl import flags
-import yaml
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
-from efficientnet_advprop import modes
+from efficientnet_advprop.evaluation import published
 from efficientnet_advprop.evaluation import tables
 
 _FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
@@ -31,42 +30,9 @@ _RUNS_DIR = flags.DEFINE_string(
 )
 
 
-class Result(NamedTuple):
-  """A number of the paper; `published` is None where a figure has none."""
-
-  table: str
-  title: str
-  row: str
-  column: str  # The network.
-  published: Optional[float]  # Top-1 accuracy or mCE, in percent.
-  recipe: str  # hparams/imagenet/<recipe>.yaml
-  test: str  # 'main', or one of eval.tests.
-
-
-def published_results() -> list[Result]:
-  """Every result of the paper, in its order."""
-  path = modes.recipe_path('imagenet/paper')
-  with open(path, encoding='utf-8') as file:
-    content = yaml.safe_load(file)
-  results = []
-  for table in content:
-    for row in table['rows']:
-      for column, number in zip(table['columns'], row['numbers'], strict=True):
-        results.append(
-          Result(
-            table['table'],
-            table['title'],
-            row['row'],
-            column,
-            number,
-            row['recipe'].format(column=column),
-            row['test'],
-          )
-        )
-  return results
-
-
-def measured(result: Result, runs_dir: Optional[str]) -> Optional[float]:
+def measured(
+  result: published.Result, runs_dir: Optional[str]
+) -> Optional[float]:
   """What the run of a result found, in percent; None if it has not been run."""
   if runs_dir is None:
     return None
@@ -81,7 +47,9 @@ def measured(result: Result, runs_dir: Optional[str]) -> Optional[float]:
   return 100 * fraction
 
 
-def format_results(results: Sequence[Result], runs_dir: Optional[str]) -> str:
+def format_results(
+  results: Sequence[published.Result], runs_dir: Optional[str]
+) -> str:
   """The tables, one under another."""
   parts = []
   for name in dict.fromkeys((r.table, r.title) for r in results):
@@ -98,7 +66,7 @@ def format_results(results: Sequence[Result], runs_dir: Optional[str]) -> str:
   return '\n\n\n'.join(parts)
 
 
-def _cell(result: Result, runs_dir: Optional[str]) -> str:
+def _cell(result: published.Result, runs_dir: Optional[str]) -> str:
   numbers = result.published, measured(result, runs_dir)
   texts = ['' if n is None else f'{n:.1f}' for n in numbers]
   return f'{texts[0]:>4} / {texts[1]:4}'
@@ -115,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
   if problem:
     print(f'paper_tables: {problem}', file=sys.stderr)
     return 2
-  print(format_results(published_results(), runs_dir))
+  print(format_results(published.results(), runs_dir))
   return 0
 
 

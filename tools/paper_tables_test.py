@@ -6,11 +6,12 @@ import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import modes
+from efficientnet_advprop.evaluation import published
 from efficientnet_advprop.training import distribution
 from efficientnet_advprop.training import trainer as trainer_lib
 from tools import paper_tables
 
-_RESULTS = paper_tables.published_results()
+_RESULTS = published.results()
 _METHODS = {
   '': 'advprop',
   'strength': 'advprop',

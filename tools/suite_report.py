@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Optional
 
 from efficientnet_advprop.data import records
 from efficientnet_advprop.evaluation import evaluator
+from efficientnet_advprop.evaluation import tables
 from tools import suite as suite_lib
 
 _LEVEL = 0.05  # Of significance, two-sided.
@@ -75,11 +76,6 @@ def _import(name: str) -> Any:
     ) from None
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-  lines = [header, ['---', *['---:'] * (len(header) - 1)], *rows]
-  return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
-
-
 def cell_table(suite: suite_lib.Suite, results: Results) -> str:
   """Mean and standard deviation over seeds of each cell's measures."""
   measures = [suite_lib.PLAIN_TEST]
@@ -96,7 +92,7 @@ def cell_table(suite: suite_lib.Suite, results: Results) -> str:
     row.append(f'{statistics.mean(seconds) / 60:.1f}' if seconds else '')
     rows.append(row)
   header = ['cell', 'seeds', *measures, 'CPU minutes of training']
-  return _markdown(header, rows)
+  return tables.markdown(header, rows)
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -125,7 +121,7 @@ def claim_table(
       ]
     rows.append(row)
   header = 'claim', 'positive if it holds', 'seeds', 'points'
-  return _markdown([*header, '95% interval', 'p', 'd', 'verdict'], rows)
+  return tables.markdown([*header, '95% interval', 'p', 'd', 'verdict'], rows)
 
 
 def write(

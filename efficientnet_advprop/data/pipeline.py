@@ -39,10 +39,11 @@ def num_images(config: config_lib.Config, split: str) -> int:
   Raises:
     DataError: its files are missing or their number of images is wrong.
   """
-  return _num_images(config.data, sources.find(config.data, split))
+  return source_size(config.data, sources.find(config.data, split))
 
 
-def _num_images(config: config_lib.DataConfig, source: records.Source) -> int:
+def source_size(config: config_lib.DataConfig, source: records.Source) -> int:
+  """How many images a source holds; reads them all if nothing else says it."""
   if source.counts is not None:
     return sum(source.counts)
   if source.name == config.train_split:
@@ -89,7 +90,7 @@ def train_dataset(
   """
   place = ordering.place(context, config.train.batch_size, 'train.batch_size')
   source = sources.find(config.data, config.data.train_split)
-  count = _num_images(config.data, source)
+  count = source_size(config.data, source)
   stream = ordering.training_order(source, count, start_step, place, config)
   decode = functools.partial(_decode_for_training, source, config, two_views)
   dataset = _decoded_batches(stream, source, decode, place.replica_batch)
@@ -104,44 +105,62 @@ def train_dataset(
   return _served(dataset.apply(endless))
 
 
-@_without_autograph
 def eval_dataset(
   config: config_lib.Config,
   split: str,
   context: Optional[tf.distribute.InputContext] = None,
   batch_size: Optional[int] = None,
-  cue: Optional[str] = None,
 ) -> tf.data.Dataset:
-  """Each image of a split once, over all hosts and replicas.
+  """Each image of a split of the run's data once; see `source_dataset`.
 
   Args:
     config: the run.
     split: of the data, or `minival`.
     context: as for `train_dataset`.
     batch_size: over all replicas; `eval.batch_size` if None.
-    cue: a second class that the images point to; `texture` is the records'
-      feature image/texture/label.
-
-  Returns:
-    A dataset of dictionaries: `image`, float32 [batch, size, size, 3] in
-    [-1, 1]; `label`, int32 [batch]; `seed`, int32 [batch, 2], as for
-    `train_dataset`; `weight`, float32 [batch]: 1, or 0 for those that only fill
-    the last batches and for bad records that `data.max_bad_records` allows.
-    With `cue` also `cue_label`, int32 [batch]. Every replica gets equally many
-    batches.
 
   Raises:
     ConfigError: the batch size does not divide by the number of replicas.
     DataError: files are missing, or hold an unexpected number of images. Later
       problems are raised by the iterator; see `records.explain`.
   """
+  source = sources.find(config.data, split)
+  count = source_size(config.data, source)
+  return source_dataset(config, source, count, context, batch_size)
+
+
+@_without_autograph
+def source_dataset(
+  config: config_lib.Config,
+  source: records.Source,
+  count: int,
+  context: Optional[tf.distribute.InputContext] = None,
+  batch_size: Optional[int] = None,
+) -> tf.data.Dataset:
+  """Each image of a source once, over all hosts and replicas.
+
+  Args:
+    config: the run.
+    source: of the images. Those with a `side` are used as they are stored, all
+      others are cropped and resized to `model.image_size`.
+    count: how many images it holds.
+    context: as for `train_dataset`.
+    batch_size: over all replicas; `eval.batch_size` if None.
+
+  Returns:
+    A dataset of dictionaries: `image`, float32 [batch, size, size, 3] in
+    [-1, 1]; `label`, int32 [batch]; `seed`, int32 [batch, 2], as for
+    `train_dataset`; `weight`, float32 [batch]: 1, or 0 for those that only fill
+    the last batches and for bad records that `data.max_bad_records` allows.
+    With a cue also `cue_label`, int32 [batch]. Every replica gets equally many
+    batches.
+
+  Raises:
+    ConfigError: the batch size does not divide by the number of replicas.
+  """
   place = ordering.place(
     context, batch_size or config.eval.batch_size, 'eval.batch_size'
   )
-  source = sources.find(config.data, split)
-  if cue is not None:
-    source = sources.with_cue(source, cue)
-  count = _num_images(config.data, source)
   stream = ordering.evaluation_order(source, count, place)
   decode = functools.partial(_decode_for_evaluation, source, config)
   dataset = _decoded_batches(stream, source, decode, place.replica_batch)
@@ -194,9 +213,12 @@ def _decode_for_evaluation(
   encoded, shape, label = records.parse(
     source, preprocessing.image_shape, record
   )
-  image = preprocessing.evaluation_image(
-    encoded, config.model.image_size, config.data.eval_crop_padding, shape
-  )
+  if source.side is not None:
+    image = preprocessing.stored_image(encoded, source.side)
+  else:
+    image = preprocessing.evaluation_image(
+      encoded, config.model.image_size, config.data.eval_crop_padding, shape
+    )
   example = {'image': image, 'label': label}
   if source.cue_key is not None:
     example['cue_label'] = records.parse_cue(source, record)

@@ -206,6 +206,20 @@ def evaluation_image(
   return resize(decode_and_crop(encoded, box), image_size)
 
 
+def stored_image(encoded: tf.Tensor, side: int) -> tf.Tensor:
+  """An image as it is stored, without crop or resize.
+
+  Args:
+    encoded: a scalar string: JPEG, PNG, GIF or BMP.
+    side: its height and width in pixels.
+
+  Returns:
+    float32 [side, side, 3] in [0, 255]; see `normalize`.
+  """
+  image = decode_and_crop(encoded, tf.constant([0, 0, side, side]))
+  return tf.cast(tf.ensure_shape(image, [side, side, 3]), tf.float32)
+
+
 def normalize(images: tf.Tensor) -> tf.Tensor:
   """Maps pixel values from [0, 255], any type, to float32 in [-1, 1]."""
   return tf.cast(images, tf.float32) * (2.0 / 255.0) - 1.0

@@ -49,6 +49,8 @@ class Source:
     first_label: the number by which the files call the first class.
     image_key: the encoded image's feature in a tf.Example.
     label_key: the label's feature in a tf.Example.
+    side: height and width of every image, in pixels, where they are to be used
+      as they are stored. None: any, to be cropped and resized.
     cue_key: the feature of a second class that the image points to; None where
       nobody asks for it.
   """
@@ -63,6 +65,7 @@ class Source:
   first_label: int = 1
   image_key: str = 'image/encoded'
   label_key: str = 'image/class/label'
+  side: Optional[int] = None
   cue_key: Optional[str] = None
 
 
@@ -239,8 +242,15 @@ def _given(condition: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
     return tf.identity(value)
 
 
-def _are_allowed(shape: tf.Tensor) -> tf.Tensor:
-  return tf.reduce_all((shape[:2] >= MIN_SIDE) & (shape[:2] <= MAX_SIDE))
+def _allowed_sides(source: Source) -> tuple[int, int]:
+  if source.side is not None:
+    return source.side, source.side
+  return MIN_SIDE, MAX_SIDE
+
+
+def _are_allowed(source: Source, shape: tf.Tensor) -> tf.Tensor:
+  low, high = _allowed_sides(source)
+  return tf.reduce_all((shape[:2] >= low) & (shape[:2] <= high))
 
 
 def parse(
@@ -261,7 +271,7 @@ def parse(
   encoded, label = _example(source, record, (None, None))
   shape = image_shape(encoded)
   is_class = (label >= 0) & (label < source.num_classes)
-  shape = _given(is_class & _are_allowed(shape), shape)
+  shape = _given(is_class & _are_allowed(source, shape), shape)
   return encoded, shape, tf.cast(label, tf.int32)
 
 
@@ -348,9 +358,12 @@ def findings(
   def wrong_sides(record: Record) -> tf.Tensor:
     shape = image_shape(example(record)[0])
     sides = as_string(shape)
-    allowed = f' pixels; {MIN_SIDE} to {MAX_SIDE} a side are allowed'
+    low, high = _allowed_sides(source)
+    allowed = f' pixels; {low} to {high} a side are allowed'
+    if source.side is not None:
+      allowed = f' pixels; this test set has {low} x {low}'
     what = 'the image has ', sides[1], ' x ', sides[0], allowed
-    return _given(~_are_allowed(shape), located(record, *what))
+    return _given(~_are_allowed(source, shape), located(record, *what))
 
   def undecodable(record: Record) -> tf.Tensor:
     size = as_string(tf.strings.length(example(record)[0]))

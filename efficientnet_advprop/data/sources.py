@@ -247,7 +247,8 @@ def _short_file(source: records.Source) -> Optional[str]:
 # --- Class folders ----------------------------------------------------------
 
 
-def _class_names(directory: str) -> list[str]:
+def class_names(directory: str) -> list[str]:
+  """The folders in a folder, sorted; the first is the first class."""
   # Remote listings end the names of folders in a slash.
   names = sorted(n.rstrip('/') for n in tf.io.gfile.listdir(directory))
   return [
@@ -263,10 +264,10 @@ def _find_images(
 ) -> records.Source:
   """The source made of `<directory>/<split>/<class>/<image>`."""
   folder = os.path.join(directory, split)
-  classes = _class_names(folder)
+  classes = class_names(folder)
   train = os.path.join(directory, config.train_split)
   if split != config.train_split and tf.io.gfile.isdir(train):
-    differing = set(classes) ^ set(_class_names(train))
+    differing = set(classes) ^ set(class_names(train))
     if differing:
       raise records.DataError(
         f'{folder}: its class folders are not those of {train}:'

@@ -8,6 +8,7 @@ from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.data import fake_data
 from efficientnet_advprop.data import pipeline
 from efficientnet_advprop.data import records
+from efficientnet_advprop.data import sources
 from efficientnet_advprop.evaluation import cues
 from efficientnet_advprop.evaluation import evaluator
 
@@ -73,9 +74,8 @@ def test_a_test_s_figures_are_those_of_its_images():
   result = _evaluate(_CONFIG)
   model, labels = _Answers(), []
   for cue in ('class', 'texture'):
-    batches = pipeline.eval_dataset(
-      _CONFIG, 'stylized', batch_size=100, cue=cue
-    )
+    source = sources.with_cue(sources.find(_CONFIG.data, 'stylized'), cue)
+    batches = pipeline.source_dataset(_CONFIG, source, 500, batch_size=100)
     batches = list(batches.as_numpy_iterator())
     labels.append(np.concatenate([batch['cue_label'] for batch in batches]))
   shape, texture = labels

@@ -1,11 +1,12 @@
 """Evaluation that counts every image exactly once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import json
 import os
 from typing import Any, Callable, Optional
 
+import numpy as np
 import tensorflow as tf
 
 from efficientnet_advprop import attacks
@@ -13,10 +14,18 @@ from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import randomness
 from efficientnet_advprop.data import pipeline
 from efficientnet_advprop.data import records
+from efficientnet_advprop.data import sources
 from efficientnet_advprop.evaluation import cues
+from efficientnet_advprop.evaluation import test_sets
 
 Result = dict[str, Any]
 
+# Maps images, `training` and `domain` to logits: a network, exported or not.
+Network = Callable[..., tf.Tensor]
+
+# The logit of a class that is not to be chosen, and a loss that only an image
+# of such a class can have.
+_NEVER, _IMPOSSIBLE_LOSS = -1e30, 1e20
 _SUMS = ('num_examples', 'loss', 'top_1_accuracy', 'top_5_accuracy')
 
 
@@ -27,7 +36,7 @@ class Evaluator:
     self,
     config: config_lib.Config,
     strategy: tf.distribute.Strategy,
-    model: tf.keras.Model,
+    model: Network,
   ):
     """Creates the evaluator.
 
@@ -45,6 +54,7 @@ class Evaluator:
     self,
     test: Optional[config_lib.TestConfig] = None,
     report: Optional[Callable[[int, int], None]] = None,
+    images: Optional[test_sets.Images] = None,
   ) -> Result:
     """Runs one test.
 
@@ -52,6 +62,7 @@ class Evaluator:
       test: which images, through which norms, attacked or not; None is the
         plain test.
       report: called with the numbers of images done and in all.
+      images: of the test; None finds them.
 
     Returns:
       `num_examples`, `loss` (mean cross-entropy without label smoothing),
@@ -65,14 +76,20 @@ class Evaluator:
     """
     test = test or config_lib.TestConfig()
     config, strategy = self._config, self.strategy
-    split = test.split or config.data.eval_split
-    expected = pipeline.num_images(config, split)
+    source, expected, classes = images or test_sets.find(config, test)
+    if test.cue is not None:
+      source = sources.with_cue(source, test.cue)
+    # A small set need not fill a whole batch.
+    replicas = strategy.num_replicas_in_sync
+    batch_size = min(
+      config.eval.batch_size, -(-expected // replicas) * replicas
+    )
     dataset = strategy.distribute_datasets_from_function(
-      lambda context: pipeline.eval_dataset(
-        config, split, context, cue=test.cue
+      lambda context: pipeline.source_dataset(
+        config, source, expected, context, batch_size
       )
     )
-    step = self._step_for(test)
+    step = self._step_for(test, classes)
     totals = tf.constant(0.0, tf.float64)
     try:
       for batch in dataset:
@@ -81,27 +98,40 @@ class Evaluator:
           report(int(totals[0]), expected)
     except tf.errors.OpError as error:
       raise records.explain(error) from error
+    if classes is not None and totals[1] > _IMPOSSIBLE_LOSS:
+      place = os.path.dirname(source.files[0])
+      raise records.DataError(
+        f'{place}: holds images of other classes than the {len(classes)} of'
+        f' {test.kind}'
+      )
     result = _means(totals, test.domain)
     if test.attack is not None:
       attack = dataclasses.asdict(test.attack)
       result.update(attack=attack, restarts=test.restarts)
     if test.cue is not None:
-      result.update(cues.figures(totals.numpy()[len(_SUMS) :], test.cue, split))
+      result.update(
+        cues.figures(totals.numpy()[len(_SUMS) :], test.cue, source.name)
+      )
     return result
 
-  def _step_for(self, test: config_lib.TestConfig) -> Callable[..., tf.Tensor]:
+  def _step_for(
+    self, test: config_lib.TestConfig, classes: Optional[tuple[int, ...]]
+  ) -> Callable[..., tf.Tensor]:
     """The compiled step of a test, made once for what it computes."""
-    key = (test.domain, test.attack, test.restarts, test.cue)
+    key = (test.domain, test.attack, test.restarts, test.cue, classes)
     if key not in self._steps:
-      self._steps[key] = self._make_step(test)
+      self._steps[key] = self._make_step(test, classes)
     return self._steps[key]
 
-  def _make_step(self, test: config_lib.TestConfig) -> Callable[..., tf.Tensor]:
+  def _make_step(
+    self, test: config_lib.TestConfig, classes: Optional[tuple[int, ...]]
+  ) -> Callable[..., tf.Tensor]:
     model, strategy = self._model, self.strategy
 
     def replica_step(batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
       def logits_fn(images: tf.Tensor) -> tf.Tensor:
-        return model(images, training=False, domain=test.domain)
+        logits = model(images, training=False, domain=test.domain)
+        return logits if classes is None else only(logits, classes)
 
       if test.attack is not None:
         scores = worst_scores(logits_fn, batch, test.attack, test.restarts)
@@ -118,6 +148,20 @@ class Evaluator:
       return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
 
     return step
+
+
+def only(logits: tf.Tensor, classes: Sequence[int]) -> tf.Tensor:
+  """Leaves no other choice than some classes.
+
+  Args:
+    logits: float32 [batch, classes].
+    classes: that may be chosen.
+
+  Returns:
+    The logits of those, and in all other places less than any logit.
+  """
+  may_be_chosen = np.isin(np.arange(logits.shape[-1]), classes)
+  return tf.where(may_be_chosen, logits, _NEVER)
 
 
 def image_scores(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

@@ -12,8 +12,10 @@ from efficientnet_advprop import models
 from efficientnet_advprop import randomness
 from efficientnet_advprop.data import fake_data
 from efficientnet_advprop.data import pipeline
+from efficientnet_advprop.data import records
 from efficientnet_advprop.data import sources
 from efficientnet_advprop.evaluation import evaluator
+from efficientnet_advprop.evaluation import test_sets
 
 _CONFIG = config_lib.from_dict(
   {
@@ -94,6 +96,47 @@ def test_an_attack_raises_the_loss_and_a_split_can_be_named(one):
     lambda done, total: shown.append((done, total)),
   )
   assert shown[-1] == (500, 500) and len(shown) == 6
+
+
+def test_only_some_classes_may_be_chosen(one, tmp_path):
+  """As on ImageNet-A: the best of the set's classes counts as the answer."""
+  judge, model = one
+  found = test_sets.find(_CONFIG, config_lib.TestConfig())
+  with pytest.raises(records.DataError, match='of other classes than the 3'):
+    judge.evaluate(images=found._replace(classes=(1, 4, 7)))
+  labels, ranks, losses = (1, 4, 7), [], []
+  path = tmp_path / 'some-00000-of-00001'
+  with tf.io.TFRecordWriter(str(path)) as writer:
+    for record in tf.data.TFRecordDataset(found.source.files):
+      example = tf.train.Example.FromString(record.numpy())
+      feature = example.features.feature['image/class/label']
+      if feature.int64_list.value[0] - 1 in labels:
+        writer.write(record.numpy())
+  data = dataclasses.replace(_CONFIG.data, dir=str(tmp_path))
+  config = dataclasses.replace(_CONFIG, data=data)
+  some = test_sets.find(config, config_lib.TestConfig(split='some'))
+  for batch in pipeline.source_dataset(config, some.source, some.size):
+    logits = model(batch['image']).numpy().astype(np.float64)[:, labels]
+    for row, label, weight in zip(logits, batch['label'], batch['weight']):
+      if weight:
+        true = row[labels.index(int(label))]
+        ranks.append((row > true).sum())
+        losses.append(np.log(np.exp(row).sum()) - true)
+  result = judge.evaluate(images=some._replace(classes=labels))
+  assert result['num_examples'] == len(ranks) == some.size
+  assert result['top_1_accuracy'] == pytest.approx(np.mean(np.equal(ranks, 0)))
+  assert result['top_5_accuracy'] == 1
+  assert result['loss'] == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_images_of_another_size_pass_as_they_are(one):
+  """As ImageNet-C's 224 pixels pass through a network of any other size."""
+  judge, _ = one
+  found = test_sets.find(_CONFIG, config_lib.TestConfig())
+  stored = dataclasses.replace(found.source, side=48)
+  result = judge.evaluate(images=found._replace(source=stored))
+  assert result['num_examples'] == 500
+  assert result['loss'] != judge.evaluate()['loss']
 
 
 def _sums(logits, labels, weights):

@@ -18,6 +18,12 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
   return '\n'.join([join(header), rule, *map(join, rows)])
 
 
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+  """A Markdown table, the first column to the left."""
+  lines = [header, ['---', *['---:'] * (len(header) - 1)], *rows]
+  return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
 def format_results(results: Mapping[str, Mapping[str, Any]]) -> str:
   """One row for each test: name, norms, top-1 and top-5 in percent, images.
 

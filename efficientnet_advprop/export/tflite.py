@@ -103,8 +103,12 @@ class Reader:
       )
     interpreter.allocate_tensors()
     self._interpreter = interpreter
-    self._input = interpreter.get_input_details()[0]['index']
-    self._output = interpreter.get_output_details()[0]['index']
+    inputs = interpreter.get_input_details()[0]
+    outputs = interpreter.get_output_details()[0]
+    self._input, self._output = inputs['index'], outputs['index']
+    # [1, size, size, 3] and [1, classes].
+    self.input_shape = tuple(int(side) for side in inputs['shape'])
+    self.output_shape = tuple(int(side) for side in outputs['shape'])
 
   def __call__(self, images: np.ndarray) -> np.ndarray:
     """Returns probabilities, float32 [batch, classes], of images in [-1, 1]."""

@@ -1,0 +1,96 @@
+"""Writes one report on the tests of several runs side by side.
+
+  python tools/compare_runs.py --model_dirs=vanilla,advprop --output_dir=both
+
+reads what `--mode=eval` of main.py found in each run; docs/robustness.md shows
+more.
+"""
+
+from collections.abc import Sequence
+import json
+import os
+import sys
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+from absl import app
+from absl import flags
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
+
+from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import modes
+from efficientnet_advprop.data import records
+from efficientnet_advprop.evaluation import report
+
+_FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
+_MODEL_DIRS = flags.DEFINE_list(
+  'model_dirs', [], 'The runs, as --model_dir of main.py.', flag_values=_FLAGS
+)
+_OUTPUT_DIR = flags.DEFINE_string(
+  'output_dir', None, 'Where the report and plots go.', flag_values=_FLAGS
+)
+
+
+def read_run(model_dir: str) -> report.Run:
+  """The results that lie in a run's folder.
+
+  Raises:
+    ConfigError: it holds no run.
+    DataError: it has not been evaluated, or a result is damaged.
+  """
+  config = modes.resolve_config(
+    config_file=os.path.join(model_dir, modes.CONFIG_FILE)
+  )
+  evals = os.path.join(model_dir, 'evals')
+  paths = {report.PLAIN: os.path.join(model_dir, 'eval.json')}
+  for name in sorted(os.listdir(evals) if os.path.isdir(evals) else []):
+    start, extension = os.path.splitext(name)
+    if extension == '.json' and not start.endswith('.part'):
+      paths[start] = os.path.join(evals, name)
+  results = {}
+  for name, path in paths.items():
+    try:
+      with open(path, encoding='utf-8') as file:
+        results[name] = json.load(file)
+    except FileNotFoundError:
+      allowed = 'evaluate the run first, with --mode=eval of main.py'
+      raise records.DataError(f'{path}: missing; {allowed}') from None
+    except ValueError:
+      raise records.DataError(f'{path}: not JSON; evaluate again') from None
+  name = os.path.basename(os.path.abspath(model_dir))
+  return report.Run(name, config, results)
+
+
+def main(argv: Sequence[str]) -> int:
+  """Writes the report; returns the exit code."""
+  try:
+    if len(argv) > 1:
+      raise config_lib.ConfigError(argv[1], 'an argument', 'flags alone')
+    model_dirs, output_dir = _MODEL_DIRS.value, _OUTPUT_DIR.value
+    if not model_dirs:
+      raise config_lib.ConfigError('model_dirs', model_dirs, 'folders of runs')
+    if not output_dir:
+      raise config_lib.ConfigError('output_dir', output_dir, 'a folder')
+    print(report.write([read_run(path) for path in model_dirs], output_dir))
+  except modes.USER_ERRORS as error:
+    print(f'compare_runs: {error}', file=sys.stderr)
+    return 2
+  except OSError as error:
+    where = error.filename or 'file system'
+    print(f'compare_runs: {where}: {error.strerror}', file=sys.stderr)
+    return 2
+  return 0
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+  """Parses flags; a wrong one ends in one line."""
+  try:
+    return _FLAGS(argv)
+  except flags.Error as error:
+    print('compare_runs:', ' '.join(str(error).split()), file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=_parse_flags)
