@@ -182,10 +182,10 @@ def _plot(runs: Sequence[Run], name: str, path: str) -> bool:
   axes.set_xticks(range(len(labels)), labels, rotation=40, ha='right')
   what = 'CE' if _overall(runs[0], name)[0] == 'mCE' else 'error'
   axes.set_ylabel(f'{what}, % (lower is better)')
-  axes.set_title(f'{name}: each corruption, mean over its severities')
+  axes.set_title(f'{name}: means over the severities', loc='left')
   axes.grid(axis='y', alpha=0.3)
   axes.set_axisbelow(True)
-  axes.legend(loc='lower right')
+  figure.legend(loc='outside upper right')
   with tf.io.gfile.GFile(path, 'wb') as file:
     figure.savefig(file, dpi=120, format='png')
   return True
