@@ -56,7 +56,7 @@ def source_size(config: config_lib.DataConfig, source: records.Source) -> int:
 def is_shared(config: config_lib.Config) -> bool:
   """Whether all hosts train in one order, of which each takes its rows."""
   source = sources.find(config.data, config.data.train_split)
-  return ordering.is_shared(source, _num_images(config.data, source), config)
+  return ordering.is_shared(source, source_size(config.data, source), config)
 
 
 @_without_autograph
