@@ -133,7 +133,7 @@ def test_images_of_another_size_pass_as_they_are(one):
   """As ImageNet-C's 224 pixels pass through a network of any other size."""
   judge, _ = one
   found = test_sets.find(_CONFIG, config_lib.TestConfig())
-  stored = dataclasses.replace(found.source, side=48)
+  stored = dataclasses.replace(found.source, side=40)
   result = judge.evaluate(images=found._replace(source=stored))
   assert result['num_examples'] == 500
   assert result['loss'] != judge.evaluate()['loss']
