@@ -3,8 +3,9 @@
   python tools/make_few_shot_data.py --output_dir=/tmp/few_shot
 
 The scenes are those of the embedded data set, but texture and color of the
-object tell nothing about its class. The images are files in class folders, 40 of a class to train on and 100 to validate. Every image depends on
-nothing but the seed, its split, class and number.
+object tell nothing about its class. The images are files in class folders, 40
+of a class to train on and 100 to validate. Every image depends on nothing but
+the seed, its split, class and number.
 """
 
 import os
