@@ -131,7 +131,8 @@ def test_the_main_job_says_where_everything_lies(run):
     for line in result.stdout.splitlines()
     if str(model_dir) in line
   )
-  assert set(places) == {'checkpoint', 'TensorBoard', 'picture', 'SavedModel'}
+  expected = {'checkpoint', 'TensorBoard', 'picture', 'SavedModel', 'tests'}
+  assert set(places) == expected
   for place in places.values():
     assert os.path.exists(place)
   with open(model_dir / 'eval.json', encoding='utf-8') as file:
