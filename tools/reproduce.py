@@ -227,7 +227,9 @@ def _single_run(suite: suite_lib.Suite, name: str, work_dir: str) -> None:
   runs = {f'{run.cell}:{run.seed}': run for run in suite.runs}
   config_lib.check_choice('run', name, runs)
   tf.config.experimental.enable_op_determinism()
-  model_dir = os.path.join(work_dir, name.replace(':', '-'))
+  # Named by the settings, too: checkpoints of others must not be gone on with.
+  folder = f'{name.replace(":", "-")}-{runs[name].digest}'
+  model_dir = os.path.join(work_dir, folder)
   line = make_run(runs[name], os.path.join(work_dir, 'data'), model_dir)
   shutil.rmtree(model_dir)
   print(json.dumps(line))

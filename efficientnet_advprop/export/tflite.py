@@ -6,11 +6,13 @@ kernels (XNNPACK) and is slower by more than half.
 
 from collections.abc import Iterable, Iterator
 import contextlib
+import struct
 from typing import Any, Callable, Optional
 import warnings
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.lite.tools import flatbuffer_utils
 
 from efficientnet_advprop.export import saved_model
 
@@ -97,6 +99,16 @@ class Reader:
   """Runs a TFLite file, one image at a time."""
 
   def __init__(self, content: bytes, num_threads: int = 1):
+    """Loads the content of a file.
+
+    Raises:
+      ValueError: it is cut or no such file.
+    """
+    # The interpreter would follow offsets out of a damaged file and crash.
+    try:
+      flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+    except (struct.error, IndexError, TypeError, ValueError) as error:
+      raise ValueError(f'no whole TFLite file: {error}') from error
     with quiet():
       interpreter = tf.lite.Interpreter(
         model_content=content, num_threads=num_threads
