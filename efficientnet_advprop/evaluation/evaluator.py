@@ -89,7 +89,7 @@ class Evaluator:
         config, source, expected, context, batch_size
       )
     )
-    step = self._step_for(test, classes)
+    step = self.step_for(test, classes)
     totals = tf.constant(0.0, tf.float64)
     try:
       for batch in dataset:
@@ -114,10 +114,21 @@ class Evaluator:
       )
     return result
 
-  def _step_for(
-    self, test: config_lib.TestConfig, classes: Optional[tuple[int, ...]]
+  def step_for(
+    self,
+    test: config_lib.TestConfig,
+    classes: Optional[tuple[int, ...]] = None,
   ) -> Callable[..., tf.Tensor]:
-    """The compiled step of a test, made once for what it computes."""
+    """The compiled step of a test, made once for what it computes.
+
+    Args:
+      test: see `evaluate`.
+      classes: those that may be chosen; None for all.
+
+    Returns:
+      A function from a batch of `pipeline.eval_dataset`, distributed over the
+      replicas, to its sums: of `batch_sums`, then of the cue.
+    """
     key = (test.domain, test.attack, test.restarts, test.cue, classes)
     if key not in self._steps:
       self._steps[key] = self._make_step(test, classes)
@@ -142,7 +153,7 @@ class Evaluator:
         return sums
       return tf.concat([sums, cues.conflict_sums(logits, batch)], 0)
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(batch: Any) -> tf.Tensor:
       sums = strategy.run(replica_step, args=(batch,))
       return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)

@@ -55,7 +55,8 @@ class WarmupStaircase(tf.keras.optimizers.schedules.LearningRateSchedule):
 class TensorFlow1RMSprop(tf.keras.optimizers.RMSprop):
   """RMSProp whose mean squares start at 1 as in TensorFlow 1, not at 0.
 
-  Epsilon stands inside the square root, as it does in both.
+  Epsilon stands inside the square root, as it does in both. Each variable is
+  updated by TensorFlow 1's own kernel, in one operation instead of twenty.
   """
 
   def build(self, var_list: list[tf.Variable]) -> None:
@@ -65,6 +66,19 @@ class TensorFlow1RMSprop(tf.keras.optimizers.RMSprop):
       return  # Keras calls again with the first gradients, after a restore.
     for mean_square in self._velocities:
       mean_square.assign(tf.ones_like(mean_square))
+
+  def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
+    index = self._index_dict[self._var_key(variable)]
+    tf.raw_ops.ResourceApplyRMSProp(
+      var=variable.handle,
+      ms=self._velocities[index].handle,
+      mom=self._momentums[index].handle,
+      lr=tf.cast(self.learning_rate, variable.dtype),
+      rho=self.rho,
+      momentum=self.momentum,
+      epsilon=self.epsilon,
+      grad=gradient,
+    )
 
 
 def learning_rate(config: config_lib.Config) -> WarmupStaircase:

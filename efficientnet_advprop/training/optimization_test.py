@@ -39,31 +39,36 @@ def test_a_run_without_warm_up_starts_at_the_peak():
   assert float(schedule(tf.constant(0))) == pytest.approx(0.016)
 
 
-def test_rmsprop_equals_the_tensorflow_1_op():
+@pytest.mark.parametrize('replicas', [1, 2])
+def test_rmsprop_is_that_of_tensorflow_1(two_replicas, replicas):
   rng = np.random.default_rng(0)
   start = rng.normal(size=(5, 3)).astype(np.float32)
-  ours, theirs = tf.Variable(start), tf.Variable(start)
-  optimizer = optimization.TensorFlow1RMSprop(
-    0.256, rho=0.9, momentum=0.9, epsilon=1e-3
-  )
-  optimizer.build([ours])
-  mean_square = tf.Variable(tf.ones_like(theirs))
-  momentum = tf.Variable(tf.zeros_like(theirs))
-  for _ in range(8):
-    gradient = tf.constant(rng.normal(size=(5, 3)), tf.float32)
-    optimizer.apply_gradients([(gradient, ours)])
-    tf.raw_ops.ResourceApplyRMSProp(
-      var=theirs.handle,
-      ms=mean_square.handle,
-      mom=momentum.handle,
-      lr=0.256,
-      rho=0.9,
-      momentum=0.9,
-      epsilon=1e-3,
-      grad=gradient,
+  one_device = tf.distribute.OneDeviceStrategy('CPU:0')
+  strategy = two_replicas if replicas == 2 else one_device
+  with strategy.scope():
+    variable = tf.Variable(start)
+    optimizer = optimization.TensorFlow1RMSprop(
+      0.256, rho=0.9, momentum=0.9, epsilon=1e-3
     )
-  assert np.abs(ours - start).max() > 0.5
-  np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    optimizer.build([variable])
+
+  @tf.function
+  def update(gradient):
+    strategy.run(
+      lambda: optimizer.apply_gradients([(tf.identity(gradient), variable)])
+    )
+
+  expected = start.astype(np.float64)
+  mean_square, momentum = np.ones((5, 3)), np.zeros((5, 3))
+  for _ in range(8):
+    gradient = rng.normal(size=(5, 3))
+    update(tf.constant(gradient, tf.float32))
+    gradient *= replicas  # The optimizer adds up what replicas hold.
+    mean_square = 0.9 * mean_square + 0.1 * gradient**2
+    momentum = 0.9 * momentum + 0.256 * gradient / np.sqrt(mean_square + 1e-3)
+    expected -= momentum
+  assert np.abs(expected - start).max() > 0.5
+  np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_sgd_has_momentum_and_follows_the_schedule():

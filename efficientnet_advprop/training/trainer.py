@@ -32,6 +32,8 @@ class StoppedError(Exception):
   """SIGTERM or SIGINT arrived; the state is saved."""
 
 
+# Plain Python, which AutoGraph would take seconds to rewrite.
+@tf.autograph.experimental.do_not_convert
 def train_step(
   model: tf.keras.Model,
   average: tf.keras.Model,
