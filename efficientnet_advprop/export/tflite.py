@@ -42,22 +42,19 @@ def convert(
     The file. Its signature takes `images`, float32 [1, size, size, 3] in
     [-1, 1], and returns `probabilities`, float32 [1, classes].
   """
-  module, function = _serving_function(model)
-  converter = tf.lite.TFLiteConverter.from_concrete_functions(
-    [function], module
-  )
+  converter = create_converter(model)
   if variant != 'float32':
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
   if variant == 'float16':
     converter.target_spec.supported_types = [tf.float16]
   if variant == 'int8':
-    converter.representative_dataset = _representative(calibration)
+    converter.representative_dataset = representative(calibration)
   with quiet():
     return converter.convert()
 
 
-def _serving_function(model: tf.keras.Model) -> Any:
-  """A module with the variables, and the function to convert.
+def create_converter(model: tf.keras.Model) -> tf.lite.TFLiteConverter:
+  """A converter of a network to a file as `convert` returns it.
 
   NOTE: given the network itself, the converter has Keras trace every layer,
   which takes far longer than the conversion.
@@ -74,12 +71,15 @@ def _serving_function(model: tf.keras.Model) -> Any:
     return {'probabilities': tf.nn.softmax(logits)}
 
   module.classify = classify
-  return module, classify.get_concrete_function()
+  return tf.lite.TFLiteConverter.from_concrete_functions(
+    [classify.get_concrete_function()], module
+  )
 
 
-def _representative(
+def representative(
   calibration: Optional[Images],
 ) -> Callable[[], Iterator[list[np.ndarray]]]:
+  """Images as a converter wants them: each in a batch of its own."""
   images = [] if calibration is None else list(calibration)
   if not images:
     raise ValueError('int8 needs calibration images')
