@@ -20,6 +20,7 @@ import os
 from pathlib import Path
 import subprocess
 import sys
+import time
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
@@ -27,12 +28,7 @@ from absl import app
 from absl import flags
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import models
-from efficientnet_advprop.training import distribution
-from efficientnet_advprop.training import optimization
-from efficientnet_advprop.training import trainer
-
-import tensorflow as tf  # isort: skip
+from tools import benchmark_step
 
 # Several programs share names of flags; only the one that runs defines them
 # for all.
@@ -79,49 +75,23 @@ def run_config(variant: str) -> config_lib.Config:
   )
 
 
-def _status(key: str) -> int:
-  """Of this process, in kB: `VmRSS` is held now, `VmHWM` its peak so far."""
-  with open('/proc/self/status', encoding='ascii') as status:
-    lines = dict(line.split(':', 1) for line in status)
-  return int(lines[key].split()[0])
-
-
-def extra_memory(config: config_lib.Config) -> int:
-  """What two steps take above the network, in kB."""
-  strategy = distribution.create_strategy('one_device')
-  with strategy.scope():
-    model, average = (
-      models.create_model(
-        config.model,
-        _NUM_CLASSES,
-        config.auxiliary_domains,
-        compiled=distribution.compiles_layers(strategy),
-        rematerialized=config.train.rematerialize,
-      )
-      for _ in range(2)
-    )
-    optimizer = optimization.create_optimizer(config, model)
-  size, examples = config.model.image_size, tf.range(config.train.batch_size)
-  shape = [config.train.batch_size, size, size, 3]
-  batch = {
-    'image': tf.random.stateless_uniform(shape, [0, 0], -1, 1),
-    'label': examples % _NUM_CLASSES,
-    'seed': tf.stack([examples, examples], 1),
-  }
-
-  @tf.function
-  def step() -> tf.Tensor:
-    arguments = model, average, optimizer, batch, config
-    return strategy.run(trainer.train_step, args=arguments)
-
-  before = _status('VmRSS')
+def extra_memory(config: config_lib.Config) -> tuple[int, list[float]]:
+  """What two steps take above the network, in kB, and the seconds of each."""
+  batch = benchmark_step.random_batch(
+    config.model.image_size, config.train.batch_size
+  )
+  step = benchmark_step.our_step(config, batch)
+  before = benchmark_step.held_memory('VmRSS')
+  seconds = []
   for _ in range(2):
+    began = time.monotonic()
     step()
-  return _status('VmHWM') - before
+    seconds.append(round(time.monotonic() - began, 1))
+  return benchmark_step.held_memory('VmHWM') - before, seconds
 
 
-def _measure(variant: str) -> int:
-  """The figure of a variant, in MB, from a new process."""
+def _measure(variant: str) -> tuple[int, list[float]]:
+  """MB and seconds of a variant, from a new process."""
   names = 'model_name', 'image_size', 'batch_size', 'parts'
   command = [sys.executable, __file__, f'--variant={variant}']
   command += [f'--{name}={getattr(FLAGS, name)}' for name in names]
@@ -129,20 +99,24 @@ def _measure(variant: str) -> int:
   done = subprocess.run(
     command, env=environment, check=True, stdout=subprocess.PIPE, text=True
   )
-  return round(int(done.stdout.split()[-1]) / 1024)
+  kilobytes, seconds = json.loads(done.stdout.splitlines()[-1])
+  return round(kilobytes / 1024), seconds
 
 
 def main(argv: Sequence[str]) -> None:
   """Measures all variants, or one."""
   del argv
   if FLAGS.variant:
-    print(extra_memory(run_config(FLAGS.variant)))
+    print(json.dumps(extra_memory(run_config(FLAGS.variant))))
     return
   figures = {}
   for variant in FLAGS.variants.split(',') if FLAGS.variants else VARIANTS:
     config_lib.check_choice('variants', variant, VARIANTS)
-    figures[variant] = _measure(variant)
-    print(f'{variant}: {figures[variant]} MB', flush=True)
+    figures[variant], (first, second) = _measure(variant)
+    print(
+      f'{variant}: {figures[variant]} MB, steps of {first} and {second} s',
+      flush=True,
+    )
   settings = FLAGS.model_name, f'{FLAGS.image_size} px', FLAGS.batch_size
   print('network, size, batch:', *settings)
   print(json.dumps(figures))

@@ -9,8 +9,11 @@ last line is JSON, every value better when smaller:
   vanilla_SIZE, pgd1_SIZE, pgd5_SIZE  CPU time over the plain Keras step's
   per_attack_step                     of a further attack step, likewise, at
                                       the first image size
-  memory_pgd7_over_pgd1               of the peaks of resident memory, each
-                                      in a process of its own
+  evaluation_SIZE                     CPU time of an evaluation step over that
+                                      of the bare network on the same images
+  first_step_pgd5                     seconds of tracing, compiling and running,
+                                      in a process of its own, first image size
+  memory_pgd7_over_pgd1               of the peaks of resident memory, likewise
 
 Without --image_size it measures 224 px at batch 16 and 64 px at batch 64.
 
@@ -23,6 +26,7 @@ import os
 import subprocess
 import sys
 import time
+from typing import NamedTuple
 
 from absl import app
 from absl import flags
@@ -32,6 +36,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import models
+from efficientnet_advprop.evaluation import evaluator
 from efficientnet_advprop.training import distribution
 from efficientnet_advprop.training import optimization
 from efficientnet_advprop.training import trainer
@@ -75,10 +80,10 @@ _QUICK = flags.DEFINE_bool(
   '3 rounds, 32 px, batch 32, no figures of memory',
   flag_values=_FLAGS,
 )
-_PEAK_OF = flags.DEFINE_integer(
-  'peak_of',
+_ALONE = flags.DEFINE_integer(
+  'alone',
   None,
-  'print the peak memory, in kB, of PGD with so many steps',
+  'used between the processes: take 3 steps with so many attack steps',
   flag_values=_FLAGS,
 )
 
@@ -122,6 +127,7 @@ def our_step(config: config_lib.Config, batch: dict[str, tf.Tensor]) -> Step:
         _NUM_CLASSES,
         config.auxiliary_domains,
         compiled=distribution.compiles_layers(strategy),
+        rematerialized=config.train.rematerialize,
       )
       for _ in range(2)
     )
@@ -158,6 +164,31 @@ def plain_step(model_name: str, size: int, batch: dict[str, tf.Tensor]) -> Step:
     return loss
 
   return step
+
+
+def evaluation_steps(
+  config: config_lib.Config, batch: dict[str, tf.Tensor]
+) -> dict[str, Step]:
+  """The bare network in inference mode, `plain`, and a step of evaluation."""
+  strategy = distribution.create_strategy('one_device')
+  with strategy.scope():
+    model = models.create_model(
+      config.model,
+      _NUM_CLASSES,
+      compiled=distribution.compiles_layers(strategy),
+    )
+  weights = tf.ones_like(batch['label'], tf.float32)
+  judge = evaluator.Evaluator(config, strategy, model)
+  evaluate = judge.step_for(config_lib.TestConfig())
+
+  @tf.function
+  def forward() -> tf.Tensor:
+    return model(batch['image'], training=False)
+
+  return {
+    'plain': forward,
+    'evaluation': lambda: evaluate({**batch, 'weight': weights}),
+  }
 
 
 def take_turns(steps: dict[str, Step], rounds: int) -> tuple[Seconds, Seconds]:
@@ -197,7 +228,7 @@ def table(cpu: Seconds, wall: Seconds) -> str:
 def measure(
   model_name: str, size: int, batch_size: int, rounds: int
 ) -> dict[str, float]:
-  """Prints a table; returns the median ratios of CPU time by variant."""
+  """Prints tables; returns figures by their names, without the size."""
   batch = random_batch(size, batch_size)
   steps = {'plain': plain_step(model_name, size, batch)}
   for name, attack_steps in (('vanilla', 0), ('pgd1', 1), ('pgd5', 5)):
@@ -206,30 +237,51 @@ def measure(
   print(f'{model_name}, {size} px, batch {batch_size}, {rounds} rounds')
   cpu, wall = take_turns(steps, rounds)
   print(table(cpu, wall), flush=True)
-  return {name: float(np.median(v)) for name, v in ratios(cpu).items()}
+  figures = {name: float(np.median(v)) for name, v in ratios(cpu).items()}
+  config = run_config(model_name, size, batch_size, 0)
+  evaluating = evaluation_steps(config, batch)
+  cpu, wall = take_turns(evaluating, rounds)
+  print(table(cpu, wall), flush=True)
+  return {**figures, 'evaluation': float(np.median(ratios(cpu)['evaluation']))}
 
 
-def peak_memory(
+class Alone(NamedTuple):
+  """What a new process that takes 3 steps needs."""
+
+  peak: int  # Of resident memory, kB.
+  first_cpu: float  # Seconds of the first step: it is traced and compiled.
+  first_wall: float
+
+
+def measure_alone(
   model_name: str, size: int, batch_size: int, attack_steps: int
-) -> int:
-  """The peak of resident memory, kB, of a new process that takes 3 steps."""
+) -> Alone:
+  """Takes 3 steps with so many attack steps in a process of its own."""
   command = [sys.executable, os.path.abspath(__file__)]
   command += [f'--model_name={model_name}', f'--image_size={size}']
-  command += [f'--batch_size={batch_size}', f'--peak_of={attack_steps}']
+  command += [f'--batch_size={batch_size}', f'--alone={attack_steps}']
   output = subprocess.run(command, check=True, capture_output=True, text=True)
-  return int(output.stdout.split()[-1])
+  return Alone(*json.loads(output.stdout.splitlines()[-1]))
 
 
-def _print_peak(attack_steps: int) -> None:
-  size, batch_size = _IMAGE_SIZE.value or 224, _BATCH_SIZE.value or 16
-  config = run_config(_MODEL_NAME.value, size, batch_size, attack_steps)
-  step = our_step(config, random_batch(size, batch_size))
-  for _ in range(3):
-    step()
+def held_memory(key: str) -> int:
+  """Of this process, in kB: `VmRSS` is held now, `VmHWM` its peak so far."""
   # getrusage would count what the parent held when it started this process.
   with open('/proc/self/status', encoding='ascii') as status:
     lines = dict(line.split(':', 1) for line in status)
-  print(lines['VmHWM'].split()[0])
+  return int(lines[key].split()[0])
+
+
+def _run_alone(attack_steps: int) -> Alone:
+  size, batch_size = _IMAGE_SIZE.value or 224, _BATCH_SIZE.value or 16
+  config = run_config(_MODEL_NAME.value, size, batch_size, attack_steps)
+  step = our_step(config, random_batch(size, batch_size))
+  cpu_began, wall_began = time.process_time(), time.monotonic()
+  step()
+  first = time.process_time() - cpu_began, time.monotonic() - wall_began
+  for _ in range(2):
+    step()
+  return Alone(held_memory('VmHWM'), *first)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -238,8 +290,8 @@ def main(argv: Sequence[str]) -> None:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   tf.keras.utils.set_random_seed(0)
   tf.config.experimental.enable_op_determinism()
-  if _PEAK_OF.value is not None:
-    _print_peak(_PEAK_OF.value)
+  if _ALONE.value is not None:
+    print(json.dumps(_run_alone(_ALONE.value)))
     return
   name, rounds, settings = _MODEL_NAME.value, _STEPS.value, _SETTINGS
   if _IMAGE_SIZE.value is not None:
@@ -248,15 +300,22 @@ def main(argv: Sequence[str]) -> None:
     settings, rounds = ((32, 32),), 3
   figures: dict[str, float] = {}
   for size, batch_size in settings:
-    medians = measure(name, size, batch_size, rounds)
-    for variant in ('vanilla', 'pgd1', 'pgd5'):
-      figures[f'{variant}_{size}'] = medians[variant]
-    further = (medians['pgd5'] - medians['pgd1']) / 4
+    measured = measure(name, size, batch_size, rounds)
+    for variant in ('vanilla', 'pgd1', 'pgd5', 'evaluation'):
+      figures[f'{variant}_{size}'] = measured[variant]
+    further = (measured['pgd5'] - measured['pgd1']) / 4
     figures.setdefault('per_attack_step', further)
   if not _QUICK.value:
-    peaks = [peak_memory(name, *settings[0], steps) for steps in (7, 1)]
-    print('peak memory of PGD7 and PGD1, MB:', *(p // 1024 for p in peaks))
-    figures['memory_pgd7_over_pgd1'] = peaks[0] / peaks[1]
+    alone = {n: measure_alone(name, *settings[0], n) for n in (1, 5, 7)}
+    first = alone[5]
+    print(
+      f'first step of PGD5: {first.first_wall:.1f} s,'
+      f' {first.first_cpu:.1f} s of CPU time'
+    )
+    peaks = {n: run.peak // 1024 for n, run in alone.items()}
+    print(f'peak memory of PGD1, PGD7: {peaks[1]} MB, {peaks[7]} MB')
+    figures['first_step_pgd5'] = first.first_wall
+    figures['memory_pgd7_over_pgd1'] = alone[7].peak / alone[1].peak
   print(json.dumps({key: round(value, 3) for key, value in figures.items()}))
 
 
