@@ -27,6 +27,7 @@ import io
 import json
 import os
 import sys
+from typing import Any
 
 from absl import app
 from absl import flags
@@ -67,9 +68,6 @@ _FLOAT_LAYERS = flags.DEFINE_integer(
 _DEBUG_IMAGES = 50
 _CLASSIFIER = ['FULLY_CONNECTED', 'SOFTMAX']
 _GATES = ['LOGISTIC', 'MUL', 'MEAN']
-
-Debugger = tf.lite.experimental.QuantizationDebugger
-Options = tf.lite.experimental.QuantizationDebugOptions
 
 
 class Quantizer:
@@ -114,11 +112,11 @@ class Quantizer:
     converter.representative_dataset = tflite.representative(self._images)
     return converter
 
-  def _debugger(self, **options: list[str]) -> Debugger:
-    return Debugger(
+  def _debugger(self, **options: list[str]) -> Any:
+    return tf.lite.experimental.QuantizationDebugger(
       converter=self._converter(),
       debug_dataset=tflite.representative(self._images[:_DEBUG_IMAGES]),
-      debug_options=Options(**options),
+      debug_options=tf.lite.experimental.QuantizationDebugOptions(**options),
     )
 
 

@@ -44,8 +44,11 @@ def prepare(
       source = _find(config.data, data_dir, split)
       written = _write_part(source, split, count, path)
       logging.info('%s: %d images', path, written)
-  data = dataclasses.replace(config.data, dir=directory)
-  config = dataclasses.replace(config, data=data)
+  # Whole images, of which the tests take the middle as they do of others.
+  size = config.model.image_size + config.data.eval_crop_padding
+  model = dataclasses.replace(config.model, image_size=size)
+  data = dataclasses.replace(config.data, dir=directory, eval_crop_padding=0)
+  config = dataclasses.replace(config, data=data, model=model)
   corrupted = os.path.join(directory, 'corruptions')
   corruptions.write_corrupted(
     config,
