@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
 import yaml
 
 from efficientnet_advprop import config as config_lib
@@ -74,6 +75,12 @@ def test_a_finished_run_is_not_made_again(tmp_path, suite_path):
   report = (results / 'tiny.md').read_text()
   assert '4 of 4 runs' in report and 'advprop.clean - vanilla.clean' in report
   assert (results / 'tiny-cells.png').read_bytes()[:4] == b'\x89PNG'
+  # Corrupted whole: the test takes 32 pixels of it, as of others.
+  (corrupted, *_) = sorted((tmp_path / 'work' / 'data').glob('corrupted-*'))
+  (record,) = tf.data.TFRecordDataset(str(corrupted)).as_numpy_iterator()
+  feature = tf.train.Example.FromString(record).features.feature
+  image = tf.io.decode_image(feature['image/encoded'].bytes_list.value[0])
+  assert image.shape == [40, 40, 3]
 
 
 @pytest.mark.parametrize(
