@@ -18,6 +18,7 @@ from absl import logging
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import modes
+from efficientnet_advprop import recipes
 from efficientnet_advprop.training import distribution
 from efficientnet_advprop.training import trainer
 
@@ -84,7 +85,7 @@ def _run() -> None:
     FLAGS.config_file,
     FLAGS.model_name,
     FLAGS.data_dir,
-    config_lib.parse_overrides(FLAGS.params_override),
+    recipes.parse_overrides(FLAGS.params_override),
   )
   model_dir = FLAGS.model_dir or os.path.join(
     'runs', f'{config.model.name}_{config.train.method}'

@@ -1,4 +1,4 @@
-"""What a run is: frozen dataclasses, read from YAML and changed by overrides.
+"""What a run is: frozen dataclasses, built from recipes and overrides.
 
 A `Config` and its seed determine a run completely. Values are checked where
 they enter; a bad one raises `ConfigError`, whose message is one line that names
@@ -8,15 +8,12 @@ the key, the value and what is allowed.
 from collections.abc import Iterable, Mapping
 import dataclasses
 import math
-import os
-import re
-import typing
 from typing import Any, Optional
 
-import tensorflow as tf
 import yaml
 
 from efficientnet_advprop import fields
+from efficientnet_advprop import recipes
 from efficientnet_advprop.fields import ConfigError as ConfigError
 from efficientnet_advprop.fields import check_choice as check_choice
 from efficientnet_advprop.fields import nearest as nearest
@@ -366,46 +363,6 @@ class Config:
     return self.train.method == 'fine_grained'
 
 
-def _from_dict(cls: Any, values: Any) -> Any:
-  """Builds the dataclass `cls` from nested dictionaries."""
-  if not isinstance(values, dict):
-    raise ConfigError(cls.__name__, values, 'a mapping of keys to values')
-  hints = typing.get_type_hints(cls)
-  names = [field.name for field in dataclasses.fields(cls)]
-  arguments = {}
-  for name, value in values.items():
-    if name not in names:
-      raise ConfigError(str(name), value, f'keys {nearest(name, names)}')
-    hint, optional = fields.strip_optional(hints[name])
-    try:
-      if dataclasses.is_dataclass(hint):
-        if value is None and not optional:
-          continue  # An empty YAML section.
-        value = None if value is None else _from_dict(hint, value)
-      elif typing.get_origin(hint) is not None and value is not None:
-        value = _sections_from_dict(typing.get_args(hint)[1], value)
-    except ConfigError as error:
-      raise error.under(name) from None
-    arguments[name] = value
-  return cls(**arguments)
-
-
-def _sections_from_dict(cls: Any, values: Any) -> Mapping[str, Any]:
-  if not isinstance(values, dict):
-    raise ConfigError('*', values, 'a mapping of names to sections')
-  sections = {}
-  for name, value in values.items():
-    if value is None:
-      continue  # Takes out what a base recipe has.
-    if not re.fullmatch(r'[A-Za-z0-9_-]+', str(name)):
-      raise ConfigError(str(name), value, 'names of letters, digits, _ and -')
-    try:
-      sections[str(name)] = _from_dict(cls, value)
-    except ConfigError as error:
-      raise error.under(str(name)) from None
-  return sections
-
-
 def to_dict(config: Any) -> dict:
   """The nested dictionary that `from_dict` turns back into `config`."""
   return dataclasses.asdict(config)
@@ -413,7 +370,7 @@ def to_dict(config: Any) -> dict:
 
 def model_config(name: str, overrides: Mapping[str, Any]) -> ModelConfig:
   """Builds a `ModelConfig` from a name and further fields by their names."""
-  return _from_dict(ModelConfig, {'name': name, **overrides})
+  return fields.build(ModelConfig, {'name': name, **overrides})
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
@@ -422,76 +379,12 @@ def from_dict(values: Mapping[str, Any]) -> Config:
   Raises:
     ConfigError: a key is unknown or a value is not allowed.
   """
-  return _from_dict(Config, values)
+  return fields.build(Config, values)
 
 
 def to_yaml(config: Config) -> str:
   """The YAML that `read_yaml` and `from_dict` turn back into `config`."""
   return yaml.safe_dump(to_dict(config), sort_keys=False)
-
-
-def merge(base: dict, changes: Mapping[str, Any]) -> dict:
-  """Returns `base` with the keys of `changes` set, section by section."""
-  merged = dict(base)
-  for key, value in changes.items():
-    if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-      merged[key] = merge(merged[key], value)
-    else:
-      merged[key] = value
-  return merged
-
-
-def read_yaml(path: str) -> dict:
-  """Reads a recipe; its `base:` names a recipe that it changes, by path.
-
-  Raises:
-    ConfigError: the file is missing, is not YAML, or is its own base.
-  """
-  return _read_yaml(os.fspath(path), ())
-
-
-def _read_yaml(path: str, readers: tuple[str, ...]) -> dict:
-  if path in readers:
-    raise ConfigError('base', path, 'a recipe that is not its own base')
-  try:
-    with tf.io.gfile.GFile(path) as file:
-      values = yaml.safe_load(file.read()) or {}
-  except tf.errors.OpError as error:
-    reason = f'a readable YAML file ({error.message.split(";")[-1].strip()})'
-    raise ConfigError('config_file', path, reason) from None
-  except (yaml.YAMLError, UnicodeDecodeError) as error:
-    reason = ' '.join(str(error).split())
-    raise ConfigError('config_file', path, f'valid YAML ({reason})') from None
-  if not isinstance(values, dict):
-    raise ConfigError('config_file', path, 'a YAML mapping of sections')
-  base = values.pop('base', None)
-  if base is None:
-    return values
-  base_path = os.path.normpath(os.path.join(os.path.dirname(path), str(base)))
-  return merge(_read_yaml(base_path, (*readers, path)), values)
-
-
-def parse_overrides(text: str) -> tuple[str, ...]:
-  """Splits `a.b=1,c.d=[2,3]` into `('a.b=1', 'c.d=[2,3]')`."""
-  parts = re.split(r',(?=\s*[\w.\-]+\s*=)', text)
-  return tuple(part.strip() for part in parts if part.strip())
-
-
-def apply_overrides(values: dict, overrides: Iterable[str]) -> dict:
-  """Returns `values` with each `section.key=value` of `overrides` set."""
-  for override in overrides:
-    key, separator, text = override.partition('=')
-    if not separator or '.' not in key:
-      raise ConfigError('params_override', override, 'section.key=value')
-    try:
-      value = yaml.safe_load(text)
-    except yaml.YAMLError:
-      raise ConfigError(key, text, 'a YAML value') from None
-    changes: Any = value
-    for name in reversed(key.strip().split('.')):
-      changes = {name: changes}
-    values = merge(values, changes)
-  return values
 
 
 def load_config(path: str, overrides: Iterable[str] = ()) -> Config:
@@ -500,4 +393,4 @@ def load_config(path: str, overrides: Iterable[str] = ()) -> Config:
   Raises:
     ConfigError: the file or a value is not allowed; one line says why.
   """
-  return from_dict(apply_overrides(read_yaml(path), overrides))
+  return from_dict(recipes.apply_overrides(recipes.read_yaml(path), overrides))

@@ -6,12 +6,13 @@ import re
 import pytest
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import recipes
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def _load(*overrides):
-  return config_lib.from_dict(config_lib.apply_overrides({}, overrides))
+  return config_lib.from_dict(recipes.apply_overrides({}, overrides))
 
 
 @pytest.mark.parametrize(
@@ -115,47 +116,6 @@ def test_resnet_defaults_are_the_family_s():
   assert (model.survival_probability, model.batch_norm_momentum) == (1, 0.9)
   with pytest.raises(config_lib.ConfigError, match='drops nothing'):
     _load('model.name=resnet-152', 'model.survival_probability=0.8')
-
-
-def test_recipes_inherit_and_remove(tmp_path):
-  (tmp_path / 'base.yaml').write_text(
-    'train: {epochs: 5, seed: 1}\n'
-    'eval: {tests: {one: {split: a}, two: {split: b}}}\n'
-  )
-  child = tmp_path / 'child.yaml'
-  child.write_text(
-    'base: base.yaml\ntrain: {epochs: 1e1}\neval: {tests: {one: null}}\n'
-  )
-  config = config_lib.load_config(str(child), ['train.seed=2'])
-  assert (config.train.epochs, config.train.seed) == (10, 2)
-  assert list(config.eval.tests) == ['two']
-
-
-@pytest.mark.parametrize(
-  'text, message',
-  [
-    ('base: x.yaml', 'not its own base'),
-    ('train: [', 'valid YAML'),
-    ('- 1', 'mapping of sections'),
-    ('train: 3', 'mapping of keys'),
-  ],
-)
-def test_a_broken_recipe_is_named_in_one_line(tmp_path, text, message):
-  path = tmp_path / 'x.yaml'
-  path.write_text(text)
-  with pytest.raises(config_lib.ConfigError, match=message) as caught:
-    config_lib.load_config(str(path))
-  assert '\n' not in str(caught.value)
-
-
-def test_a_missing_recipe_is_named():
-  with pytest.raises(config_lib.ConfigError, match='No such file'):
-    config_lib.load_config('nowhere.yaml')
-
-
-def test_overrides_may_hold_lists():
-  parsed = config_lib.parse_overrides('a.b=[1,2], c.d=x')
-  assert parsed == ('a.b=[1,2]', 'c.d=x')
 
 
 def _recipes():

@@ -8,6 +8,7 @@ import tensorflow as tf
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import evaluating
 from efficientnet_advprop import models
+from efficientnet_advprop import recipes
 from efficientnet_advprop.data import fake_data
 from efficientnet_advprop.export import exported_network
 from efficientnet_advprop.export import saved_model
@@ -36,7 +37,7 @@ def _config(tmp_path_factory):
       }
     },
   }
-  return config_lib.from_dict(config_lib.merge(base, changes))
+  return config_lib.from_dict(recipes.merge(base, changes))
 
 
 @pytest.fixture(scope='module', name='model_dir')

@@ -1,9 +1,10 @@
-"""Checked fields: dataclasses whose values are tested where they enter."""
+"""Dataclasses whose values are tested where they enter, built by names."""
 
 from collections.abc import Iterable, Mapping
 import dataclasses
 import difflib
 import math
+import re
 import typing
 from typing import Any
 
@@ -116,3 +117,47 @@ class Checked:
 
   def _set(self, name: str, value: Any) -> None:
     object.__setattr__(self, name, value)  # The sections are frozen.
+
+
+def build(cls: Any, values: Any) -> Any:
+  """Builds the dataclass `cls` from nested dictionaries.
+
+  Raises:
+    ConfigError: a key is unknown or a value is not allowed.
+  """
+  if not isinstance(values, dict):
+    raise ConfigError(cls.__name__, values, 'a mapping of keys to values')
+  hints = typing.get_type_hints(cls)
+  names = [field.name for field in dataclasses.fields(cls)]
+  arguments = {}
+  for name, value in values.items():
+    if name not in names:
+      raise ConfigError(str(name), value, f'keys {nearest(name, names)}')
+    hint, optional = strip_optional(hints[name])
+    try:
+      if dataclasses.is_dataclass(hint):
+        if value is None and not optional:
+          continue  # An empty YAML section.
+        value = None if value is None else build(hint, value)
+      elif typing.get_origin(hint) is not None and value is not None:
+        value = _sectionsbuild(typing.get_args(hint)[1], value)
+    except ConfigError as error:
+      raise error.under(name) from None
+    arguments[name] = value
+  return cls(**arguments)
+
+
+def _sectionsbuild(cls: Any, values: Any) -> Mapping[str, Any]:
+  if not isinstance(values, dict):
+    raise ConfigError('*', values, 'a mapping of names to sections')
+  sections = {}
+  for name, value in values.items():
+    if value is None:
+      continue  # Takes out what a base recipe has.
+    if not re.fullmatch(r'[A-Za-z0-9_-]+', str(name)):
+      raise ConfigError(str(name), value, 'names of letters, digits, _ and -')
+    try:
+      sections[str(name)] = build(cls, value)
+    except ConfigError as error:
+      raise error.under(str(name)) from None
+  return sections

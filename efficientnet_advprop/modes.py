@@ -11,6 +11,7 @@ from efficientnet_advprop import checkpoints
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import evaluating
 from efficientnet_advprop import export as export_lib
+from efficientnet_advprop import recipes
 from efficientnet_advprop.data import records
 from efficientnet_advprop.evaluation import evaluator
 from efficientnet_advprop.training import distribution
@@ -58,16 +59,16 @@ def resolve_config(
   """
   saved = os.path.join(model_dir or '', CONFIG_FILE)
   if config_file:
-    values = config_lib.read_yaml(config_file)
+    values = recipes.read_yaml(config_file)
   elif model_dir and tf.io.gfile.exists(saved):
-    values = config_lib.read_yaml(saved)
+    values = recipes.read_yaml(saved)
   else:
     values = _default_recipe(model_name, data_dir)
   if model_name:
-    values = config_lib.apply_overrides(values, [f'model.name={model_name}'])
+    values = recipes.apply_overrides(values, [f'model.name={model_name}'])
   if data_dir:
     values.setdefault('data', {})['dir'] = data_dir
-  return config_lib.from_dict(config_lib.apply_overrides(values, overrides))
+  return config_lib.from_dict(recipes.apply_overrides(values, overrides))
 
 
 def _default_recipe(
@@ -75,14 +76,14 @@ def _default_recipe(
 ) -> dict[str, Any]:
   model_name = model_name or config_lib.MODEL_NAMES[0]
   config_lib.check_choice('model_name', model_name, config_lib.MODEL_NAMES)
-  paper = config_lib.read_yaml(recipe_path(f'imagenet/{model_name}'))
+  paper = recipes.read_yaml(recipe_path(f'imagenet/{model_name}'))
   if data_dir:
     return paper
   logging.info(
     'No --data_dir: using the embedded data set with the schedule of'
     ' hparams/demo.yaml; give --data_dir for the recipe of the paper.'
   )
-  demo = config_lib.read_yaml(recipe_path('demo'))
+  demo = recipes.read_yaml(recipe_path('demo'))
   # The network and the attack stay the paper's; what is given for small images
   # stays the demo's.
   network = {k: demo['model'][k] for k in ('image_size', 'stem_stride')}

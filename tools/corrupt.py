@@ -21,6 +21,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import modes
+from efficientnet_advprop import recipes
 from efficientnet_advprop.evaluation import corruptions
 
 
@@ -36,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
       f.config_file,
       None,
       f.data_dir,
-      config_lib.parse_overrides(f.params_override),
+      recipes.parse_overrides(f.params_override),
     )
     corruptions.write_corrupted(
       config,

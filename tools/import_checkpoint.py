@@ -37,6 +37,7 @@ from efficientnet_advprop import checkpoints
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import models
 from efficientnet_advprop import modes
+from efficientnet_advprop import recipes
 from efficientnet_advprop.models import efficientnet
 from efficientnet_advprop.models.normalization import NORM_VARIABLES
 from efficientnet_advprop.training import optimization
@@ -337,7 +338,7 @@ def main(_: list[str]) -> None:
       cast(str, _CHECKPOINT.value),
       cast(str, _MODEL_NAME.value),
       cast(str, _MODEL_DIR.value),
-      config_lib.parse_overrides(_OVERRIDES.value),
+      recipes.parse_overrides(_OVERRIDES.value),
     )
   except (OSError, ValueError) as error:
     print('import_checkpoint:', error, file=sys.stderr)

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 import yaml
 
-from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import modes
+from efficientnet_advprop import recipes
 from tools import reproduce
 from tools import suite as suite_lib
 
@@ -21,7 +21,7 @@ def _suite_path(tmp_path):
   values['name'] = 'tiny'
   values['splits'] = {'train': 40, 'validation': 20}
   values['corrupted_images'] = 1
-  values['run'] = config_lib.merge(
+  values['run'] = recipes.merge(
     values['run'],
     {
       'model': {'width_coefficient': 0.125},

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple, Optional
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import fields
+from efficientnet_advprop import recipes
 
 PLAIN_TEST = 'clean'
 _KEYS = ('name', 'splits', 'corrupted_images', 'run', 'stages', 'claims')
@@ -85,7 +86,7 @@ def load(path: str) -> Suite:
   Raises:
     ConfigError: a key or value is not allowed; one line says which.
   """
-  values = config_lib.read_yaml(path)
+  values = recipes.read_yaml(path)
   for key in values:
     fields.check_choice('suite', key, _KEYS)
   for key in _KEYS:
@@ -111,8 +112,8 @@ def _runs(recipe: dict, stages: Any) -> tuple[Run, ...]:
     for seed in range(stage['seeds']):
       for cell, changes in stage['cells'].items():
         try:
-          values = config_lib.merge(recipe, changes or {})
-          values = config_lib.merge(values, {'train': {'seed': seed}})
+          values = recipes.merge(recipe, changes or {})
+          values = recipes.merge(values, {'train': {'seed': seed}})
           config = config_lib.from_dict(values)
         except config_lib.ConfigError as error:
           raise error.under(cell) from None

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import recipes
 from efficientnet_advprop.data import fake_data
 from efficientnet_advprop.data import records
 from efficientnet_advprop.data import sources
@@ -98,7 +99,7 @@ def _config(tmp_path, monkeypatch):
   config = fake_data.config(data)
   overrides = ['model.image_size=32']
   values = config_lib.to_dict(config)
-  return config_lib.from_dict(config_lib.apply_overrides(values, overrides))
+  return config_lib.from_dict(recipes.apply_overrides(values, overrides))
 
 
 def _read(directory, name, severity):

@@ -2,6 +2,7 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import recipes
 from efficientnet_advprop.training import layout
 
 
@@ -14,7 +15,7 @@ def _config(*overrides):
     },
     'train': {'batch_size': 16},
   }
-  return config_lib.from_dict(config_lib.apply_overrides(values, overrides))
+  return config_lib.from_dict(recipes.apply_overrides(values, overrides))
 
 
 def _context(replicas, hosts):

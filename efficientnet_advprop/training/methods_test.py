@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import models
+from efficientnet_advprop import recipes
 from efficientnet_advprop.training import methods
 
 _STEP = tf.constant(0, tf.int64)
@@ -14,7 +15,7 @@ def _config(method, *overrides):
     'train': {'method': method, 'batch_size': 4, 'epochs': 10},
     'data': {'num_train_images': 4, 'augmentation': 'randaugment'},
   }
-  return config_lib.from_dict(config_lib.apply_overrides(values, overrides))
+  return config_lib.from_dict(recipes.apply_overrides(values, overrides))
 
 
 @pytest.fixture(scope='module', name='model')

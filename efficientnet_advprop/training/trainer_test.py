@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from efficientnet_advprop import checkpoints
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import recipes
 from efficientnet_advprop.training import distribution
 from efficientnet_advprop.training import divergence
 from efficientnet_advprop.training import methods
@@ -46,7 +47,7 @@ def _plain_layers():
 
 
 def _config(*overrides):
-  values = config_lib.apply_overrides(_VALUES, overrides)
+  values = recipes.apply_overrides(_VALUES, overrides)
   return config_lib.from_dict(values)
 
 
