@@ -63,3 +63,25 @@ def test_inexact_files_pass_by_accuracy():
   _compare(change, {'file': 25}).check()
   with pytest.raises(saved_model.ExportError, match='loses 25'):
     _compare(change, {'file': 24.9}).check()
+
+
+def test_the_allowed_drop_itself_is_allowed():
+  """0.59 less 0.58 is more than 0.01 in binary fractions."""
+  labels = np.zeros(100, np.int32)
+  right = np.array([[1, 0]] * 59 + [[0, 1]] * 41, np.float32)
+  wrong = np.array([[1, 0]] * 58 + [[0, 1]] * 42, np.float32)
+  values = dict(image=right, encoded=np.full(100, b''), label=labels)
+  report = verify.compare(
+    lambda images, encoded: images,
+    {'file': _in_order(wrong)},
+    tf.data.Dataset.from_tensor_slices(values),
+    {'file': 1.0},
+  )
+  report.check()
+  assert report.readers[0].accuracy_drop == 1
+
+
+def _in_order(probabilities):
+  """A reader of these, whatever the images."""
+  left = list(probabilities)
+  return lambda images, encoded: np.stack([left.pop(0) for _ in images])
