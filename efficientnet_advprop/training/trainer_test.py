@@ -1,5 +1,7 @@
 import json
 import os
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -130,13 +132,21 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(whole, tmp_path):
   assert _metrics(tmp_path) == _metrics(model_dir)
 
 
+def _cut(whole_dir, model_dir, step):
+  """Copies a run as if it had been killed behind a checkpoint."""
+  shutil.copytree(whole_dir, model_dir, dirs_exist_ok=True)
+  folder = model_dir / 'checkpoints'
+  for path in folder.glob('ckpt-*'):
+    if int(re.match(r'ckpt-(\d+)', path.name)[1]) > step:
+      path.unlink()
+  (folder / 'checkpoint').write_text('')  # Of no use; the folder is listed.
+
+
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(whole, tmp_path):
-  trainer, _, _ = whole
-  first = trainer_lib.Trainer(_config(), _ONE, str(tmp_path))
-  first.train()
+  trainer, model_dir, _ = whole
+  _cut(model_dir, tmp_path, 6)
   data = tmp_path / 'checkpoints' / 'ckpt-6.data-00000-of-00001'
   data.write_bytes(data.read_bytes()[:1000])
-  (tmp_path / 'checkpoints' / 'checkpoint').write_text('')
   second = trainer_lib.Trainer(_config(), _ONE, str(tmp_path))
   assert second.step == 4
   second.train()
@@ -327,7 +337,8 @@ def test_losses_that_are_not_finite_stop_the_run(tmp_path):
 
 def test_weights_that_are_not_finite_are_not_saved(whole, tmp_path):
   """Step 4's update breaks them: its own losses do not know yet."""
-  trainer, *_ = whole
+  trainer, model_dir, _ = whole
+  _cut(model_dir, tmp_path, 2)
   broken = trainer_lib.Trainer(_config(), _ONE, str(tmp_path))
   interval = broken._interval
 
@@ -353,10 +364,7 @@ def test_another_number_of_replicas_is_told(
 ):
   """One device begins, two replicas end: the same but for the order of sums."""
   whole_run, model_dir, _ = whole
-  one = trainer_lib.Trainer(_config(), _ONE, str(tmp_path))
-  one._request_stop()
-  with pytest.raises(trainer_lib.StoppedError):
-    one.train()
+  _cut(model_dir, tmp_path, 2)
   two = trainer_lib.Trainer(_config(), two_replicas, str(tmp_path))
   with caplog.at_level('WARNING', 'absl'):
     two.train()
