@@ -31,6 +31,8 @@ def _kinds(content):
   ]
 
 
+# Nine conversions take the better part of a minute.
+@pytest.mark.slow
 def test_every_way_keeps_in_float_what_it_says(files):
   floats = {name: _kinds(file).count('float32') for name, file in files.items()}
   assert floats['int8'] == floats['one scale'] == 2  # Input and output.
@@ -40,6 +42,7 @@ def test_every_way_keeps_in_float_what_it_says(files):
   assert set(_kinds(files['float32'])) <= {'float32', 'int32'}
 
 
+@pytest.mark.slow
 def test_all_files_run(files, images):
   for content in files.values():
     probabilities = tflite.Reader(content)(np.stack(images))
