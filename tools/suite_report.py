@@ -235,6 +235,9 @@ def _plot_claims(
     axes.plot([], [], 'o-', color=color, label=word)
   axes.set_yticks(range(len(claims)), [claim.text for claim in claims])
   axes.tick_params(axis='y', labelsize=7)
-  axes.set_xlabel('percentage points in favour, mean and 95% interval')
+  # Below the whole figure: long names leave the axes narrow.
+  figure.supxlabel(
+    'percentage points in favour, mean and 95% interval', fontsize=10
+  )
   axes.legend(loc='best', fontsize=8)
   figure.savefig(path, dpi=120)
