@@ -140,14 +140,14 @@ def build(cls: Any, values: Any) -> Any:
           continue  # An empty YAML section.
         value = None if value is None else build(hint, value)
       elif typing.get_origin(hint) is not None and value is not None:
-        value = _sectionsbuild(typing.get_args(hint)[1], value)
+        value = _sections(typing.get_args(hint)[1], value)
     except ConfigError as error:
       raise error.under(name) from None
     arguments[name] = value
   return cls(**arguments)
 
 
-def _sectionsbuild(cls: Any, values: Any) -> Mapping[str, Any]:
+def _sections(cls: Any, values: Any) -> Mapping[str, Any]:
   if not isinstance(values, dict):
     raise ConfigError('*', values, 'a mapping of names to sections')
   sections = {}

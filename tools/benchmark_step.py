@@ -40,6 +40,7 @@ from efficientnet_advprop.evaluation import evaluator
 from efficientnet_advprop.training import distribution
 from efficientnet_advprop.training import optimization
 from efficientnet_advprop.training import trainer
+from tools import flag_parser
 
 # Behind the package, which chooses Keras and kernels before TensorFlow loads.
 import tensorflow as tf  # isort: skip
@@ -319,13 +320,7 @@ def main(argv: Sequence[str]) -> None:
   print(json.dumps({key: round(value, 3) for key, value in figures.items()}))
 
 
-def _parse_flags(argv: Sequence[str]) -> list[str]:
-  """Parses flags; a wrong one ends in one line."""
-  try:
-    return _FLAGS(argv)
-  except flags.Error as error:
-    print('benchmark_step:', ' '.join(str(error).split()), file=sys.stderr)
-    sys.exit(2)
+_parse_flags = flag_parser.parser('benchmark_step', _FLAGS)
 
 
 if __name__ == '__main__':

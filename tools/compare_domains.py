@@ -34,6 +34,7 @@ from efficientnet_advprop.data import records
 from efficientnet_advprop.evaluation import evaluator
 from efficientnet_advprop.evaluation import tables
 from efficientnet_advprop.models.normalization import NORM_VARIABLES
+from tools import flag_parser
 
 import tensorflow as tf  # isort: skip
 
@@ -253,16 +254,9 @@ def main(_: list[str]) -> None:
   print(f'\n{os.path.join(output_dir, "domains.json")} and domains.png')
 
 
-def parse_flags(argv: Sequence[str]) -> list[str]:
-  """Parses the flags; a wrong one ends the program with one line, code 2."""
-  try:
-    rest = _FLAGS(argv)
-    if len(rest) > 1:
-      raise flags.Error(f'{rest[1]!r} is not a flag; see --help')
-    return rest
-  except flags.Error as error:
-    print('compare_domains:', ' '.join(str(error).split()), file=sys.stderr)
-    sys.exit(2)
+parse_flags = flag_parser.parser(
+  'compare_domains', _FLAGS, takes_arguments=False
+)
 
 
 if __name__ == '__main__':

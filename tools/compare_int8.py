@@ -44,6 +44,7 @@ from efficientnet_advprop.export import samples
 from efficientnet_advprop.export import saved_model
 from efficientnet_advprop.export import tflite
 from efficientnet_advprop.export import verify
+from tools import flag_parser
 
 # Behind the package, which chooses Keras and kernels before TensorFlow loads.
 import tensorflow as tf  # isort: skip
@@ -148,19 +149,11 @@ def compare(
 ) -> tuple[verify.Report, dict[str, bytes]]:
   """Converts the network of a run in every way, and tests all files."""
   model, _ = saved_model.restored_model(config, model_dir)
-  calibration = samples.samples(
-    config, config.data.train_split, config.export.calibration_images
-  )
-  images = [example['image'] for example in calibration.as_numpy_iterator()]
-  found = files(model, images, float_layers)
-
-  def reader_of(content: bytes) -> verify.Reader:
-    reader = tflite.Reader(content)
-    return lambda images, encoded: reader(images)
-
-  readers = {name: reader_of(content) for name, content in found.items()}
+  found = files(model, samples.calibration_images(config), float_layers)
+  readers = {name: verify.tflite_reader(file) for name, file in found.items()}
   tested = samples.samples(config, config.data.eval_split, num_images)
-  report = verify.compare(verify.network_reader(model), readers, tested, {})
+  with samples.reading():
+    report = verify.compare(verify.network_reader(model), readers, tested, {})
   return report, found
 
 
@@ -205,16 +198,7 @@ def main(_: list[str]) -> int:
   return 0
 
 
-def parse_flags(argv: Sequence[str]) -> list[str]:
-  """Parses the flags; a wrong one ends the program with one line, code 2."""
-  try:
-    rest = _FLAGS(argv)
-    if len(rest) > 1:
-      raise flags.Error(f'{rest[1]!r} is not a flag; see --help')
-    return rest
-  except flags.Error as error:
-    print('compare_int8:', ' '.join(str(error).split()), file=sys.stderr)
-    sys.exit(2)
+parse_flags = flag_parser.parser('compare_int8', _FLAGS, takes_arguments=False)
 
 
 if __name__ == '__main__':

@@ -22,6 +22,7 @@ from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import modes
 from efficientnet_advprop.data import records
 from efficientnet_advprop.evaluation import report
+from tools import flag_parser
 
 _FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
 _MODEL_DIRS = flags.DEFINE_list(
@@ -83,13 +84,7 @@ def main(argv: Sequence[str]) -> int:
   return 0
 
 
-def _parse_flags(argv: Sequence[str]) -> list[str]:
-  """Parses flags; a wrong one ends in one line."""
-  try:
-    return _FLAGS(argv)
-  except flags.Error as error:
-    print('compare_runs:', ' '.join(str(error).split()), file=sys.stderr)
-    sys.exit(2)
+_parse_flags = flag_parser.parser('compare_runs', _FLAGS)
 
 
 if __name__ == '__main__':

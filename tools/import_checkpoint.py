@@ -41,6 +41,7 @@ from efficientnet_advprop import recipes
 from efficientnet_advprop.models import efficientnet
 from efficientnet_advprop.models.normalization import NORM_VARIABLES
 from efficientnet_advprop.training import optimization
+from tools import flag_parser
 
 import tensorflow as tf  # isort: skip
 
@@ -346,13 +347,7 @@ def main(_: list[str]) -> None:
   print(f'Imported into {_MODEL_DIR.value}; now main.py --model_dir of it.')
 
 
-def _parse_flags(argv: Sequence[str]) -> list[str]:
-  """Parses flags; a wrong one ends in one line."""
-  try:
-    return _FLAGS(argv)
-  except flags.Error as error:
-    print('import_checkpoint:', ' '.join(str(error).split()), file=sys.stderr)
-    sys.exit(2)
+_parse_flags = flag_parser.parser('import_checkpoint', _FLAGS)
 
 
 if __name__ == '__main__':

@@ -23,6 +23,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop.evaluation import published
 from efficientnet_advprop.evaluation import tables
+from tools import flag_parser
 
 _FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
 _RUNS_DIR = flags.DEFINE_string(
@@ -87,13 +88,7 @@ def main(argv: Sequence[str]) -> int:
   return 0
 
 
-def _parse_flags(argv: Sequence[str]) -> list[str]:
-  """Parses flags; a wrong one ends in one line."""
-  try:
-    return _FLAGS(argv)
-  except flags.Error as error:
-    print('paper_tables:', ' '.join(str(error).split()), file=sys.stderr)
-    sys.exit(2)
+_parse_flags = flag_parser.parser('paper_tables', _FLAGS)
 
 
 if __name__ == '__main__':

@@ -37,6 +37,7 @@ from efficientnet_advprop.evaluation import evaluator
 from efficientnet_advprop.training import distribution
 from efficientnet_advprop.training import reporting
 from efficientnet_advprop.training import trainer as trainer_lib
+from tools import flag_parser
 from tools import suite as suite_lib
 from tools import suite_data
 from tools import suite_report
@@ -273,13 +274,7 @@ def main(argv: Sequence[str]) -> int:
   return 0
 
 
-def _parse_flags(argv: Sequence[str]) -> list[str]:
-  """Parses flags; a wrong one ends in one line."""
-  try:
-    return _FLAGS(argv)
-  except flags.Error as error:
-    print('reproduce:', ' '.join(str(error).split()), file=sys.stderr)
-    sys.exit(_USER_ERROR)
+_parse_flags = flag_parser.parser('reproduce', _FLAGS)
 
 
 if __name__ == '__main__':

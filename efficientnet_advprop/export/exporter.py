@@ -1,7 +1,5 @@
 """One export: write the files, verify them, then make them known."""
 
-from collections.abc import Iterator
-import contextlib
 import dataclasses
 import os
 from typing import Optional
@@ -9,7 +7,6 @@ from typing import Optional
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop.data import records
 from efficientnet_advprop.export import samples
 from efficientnet_advprop.export import saved_model
 from efficientnet_advprop.export import tflite
@@ -95,19 +92,14 @@ def _write_tflite(
   model: tf.keras.Model, config: config_lib.Config, folder: str
 ) -> verify.Reader:
   """Writes the TFLite file and returns its reader."""
-  variant, images = config.export.tflite, None
-  if variant == 'int8':
-    split = config.data.train_split
-    dataset = samples.samples(config, split, config.export.calibration_images)
-    with _reading():
-      images = [example['image'] for example in dataset.as_numpy_iterator()]
+  variant = config.export.tflite
+  images = samples.calibration_images(config) if variant == 'int8' else None
   content = tflite.convert(model, variant, images)
   with saved_model.writing(os.path.dirname(folder)):
     path = os.path.join(folder, tflite.FILE_NAME)
     with tf.io.gfile.GFile(path, 'wb') as file:
       file.write(content)
-  reader = tflite.Reader(content)
-  return lambda images, encoded: reader(images)
+  return verify.tflite_reader(content)
 
 
 def _compare(
@@ -120,7 +112,7 @@ def _compare(
   if variant not in tflite.EXACT_VARIANTS:
     allowed_drops[_tflite_name(variant)] = config.export.max_accuracy_drop
   images = samples.samples(config, split, config.export.verified_images)
-  with _reading():
+  with samples.reading():
     return verify.compare(
       verify.network_reader(trained), readers, images, allowed_drops
     )
@@ -128,12 +120,3 @@ def _compare(
 
 def _tflite_name(variant: str) -> str:
   return f'TFLite {variant}'
-
-
-@contextlib.contextmanager
-def _reading() -> Iterator[None]:
-  """Turns what a damaged image causes into a DataError."""
-  try:
-    yield
-  except tf.errors.OpError as error:
-    raise records.explain(error) from error

@@ -1,9 +1,12 @@
 """Real images of a run's data, for calibration and verification."""
 
+from collections.abc import Iterator
+import contextlib
 import functools
 import os
 from typing import Callable, Optional
 
+import numpy as np
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
@@ -72,6 +75,33 @@ def samples(
     lambda record: records.attempt(record, prepare, *failures)
   )
   return examples.map(check)
+
+
+def calibration_images(config: config_lib.Config) -> list[np.ndarray]:
+  """Training images from which a converter learns ranges of activations.
+
+  Args:
+    config: of the run; `export.calibration_images` says how many.
+
+  Returns:
+    float32 [size, size, 3] in [-1, 1].
+
+  Raises:
+    DataError: they cannot be read.
+  """
+  count = config.export.calibration_images
+  dataset = samples(config, config.data.train_split, count)
+  with reading():
+    return [example['image'] for example in dataset.as_numpy_iterator()]
+
+
+@contextlib.contextmanager
+def reading() -> Iterator[None]:
+  """Turns what a damaged image causes into a DataError."""
+  try:
+    yield
+  except tf.errors.OpError as error:
+    raise records.explain(error) from error
 
 
 def class_names(config: config_lib.Config) -> Optional[list[str]]:

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from efficientnet_advprop.export import saved_model
+from efficientnet_advprop.export import tflite
 
 REPORT_FILE = 'agreement.json'
 
@@ -119,6 +120,12 @@ def saved_model_readers(directory: str) -> dict[str, Reader]:
     f'SavedModel {saved_model.FLOAT_SIGNATURE}': read_images,
     f'SavedModel {saved_model.BYTES_SIGNATURE}': read_bytes,
   }
+
+
+def tflite_reader(content: bytes) -> Reader:
+  """A TFLite file."""
+  reader = tflite.Reader(content)
+  return lambda images, encoded: reader(images)
 
 
 def compare(
