@@ -21,6 +21,13 @@ _TINY = (
   'model.image_size=16,train.epochs=0.4,train.log_steps=2,'
   'train.checkpoint_steps=2'
 )
+# For what happens to a process, whatever the network: it starts soon.
+_QUICK = (
+  'model.name=resnet-18,model.width_coefficient=0.125,'
+  'model.depth_coefficient=0.5,model.image_size=16,model.dropout_rate=0,'
+  'model.survival_probability=1,train.epochs=0.4,train.log_steps=2,'
+  'train.checkpoint_steps=2'
+)
 
 
 def _parse(*arguments):
@@ -95,13 +102,13 @@ def test_an_argument_that_is_no_flag_is_refused(capsys):
   assert 'train: got an argument' in _only_line(capsys)
 
 
-def _command(model_dir, *arguments):
+def _command(model_dir, *arguments, override=_TINY):
   return [
     sys.executable,
     'main.py',
     '--config_file=hparams/demo.yaml',
     f'--model_dir={model_dir}',
-    f'--params_override={_TINY}',
+    f'--params_override={override}',
     *arguments,
   ]
 
@@ -142,10 +149,12 @@ def test_the_main_job_says_where_everything_lies(run):
     assert (model_dir / 'evals' / f'{name}.json').exists()
 
 
-def _start_and_signal(model_dir, signal_number):
+def _start_and_signal(model_dir, signal_number, override=_TINY):
   """Starts training, ends it once three intervals are logged."""
   process = subprocess.Popen(
-    _command(model_dir, '--mode=train'), cwd=_ROOT, stderr=subprocess.DEVNULL
+    _command(model_dir, '--mode=train', override=override),
+    cwd=_ROOT,
+    stderr=subprocess.DEVNULL,
   )
   metrics = model_dir / 'metrics.jsonl'
   while process.poll() is None:
@@ -187,7 +196,7 @@ def test_a_killed_run_ends_with_the_bits_of_an_uninterrupted_one(run, tmp_path):
 
 
 def test_sigterm_saves_and_has_its_exit_code(tmp_path):
-  assert _start_and_signal(tmp_path, signal.SIGTERM) == 143
+  assert _start_and_signal(tmp_path, signal.SIGTERM, _QUICK) == 143
   saved = checkpoints.checkpoint_paths(str(tmp_path / 'checkpoints'))[0]
   assert saved.endswith(f'-{_metrics(tmp_path)[-1]["step"]}')
 
@@ -230,7 +239,7 @@ def test_a_damaged_record_file_stops_training(capsys, tmp_path):
     config_file=os.path.join(_ROOT, 'hparams', 'demo.yaml'),
     data_dir=str(data),
     model_dir=str(tmp_path / 'run'),
-    params_override=_TINY,
+    params_override=_QUICK,
   )
   assert _run(**settings) == 2
   assert shard.name in _only_line(capsys)

@@ -42,6 +42,7 @@ def test_every_model_has_its_count():
   assert set(_PARAMETERS) == names
 
 
+@pytest.mark.once
 @pytest.mark.parametrize('name', sorted(_PARAMETERS))
 def test_parameter_counts_are_the_published_ones(name):
   model = models.build_model(name)

@@ -21,6 +21,7 @@ def test_every_resnet_has_its_count():
   assert names == set(_PARAMETERS)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize('name', sorted(_PARAMETERS))
 def test_parameter_counts_are_the_published_ones(name):
   model = models.build_model(name, 1000, ())

@@ -19,9 +19,10 @@ from efficientnet_advprop.training import trainer as trainer_lib
 # Of the embedded data set, which is there whenever the code is.
 _VALUES = {
   'model': {
+    'name': 'resnet-18',  # The quickest to trace.
     'image_size': 16,
-    'width_coefficient': 0.25,
-    'depth_coefficient': 0.1,
+    'width_coefficient': 0.125,
+    'depth_coefficient': 0.5,
   },
   'data': {
     'num_classes': 10,
@@ -37,6 +38,11 @@ _VALUES = {
     'warmup_epochs': 0,
   },
 }
+_EFFICIENTNET = (
+  'model.name=efficientnet-b0',
+  'model.width_coefficient=0.25',
+  'model.depth_coefficient=0.1',
+)
 _ONE = tf.distribute.OneDeviceStrategy('CPU:0')
 
 
@@ -142,6 +148,7 @@ def _cut(whole_dir, model_dir, step):
   (folder / 'checkpoint').write_text('')  # Of no use; the folder is listed.
 
 
+@pytest.mark.once
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(whole, tmp_path):
   trainer, model_dir, _ = whole
   _cut(model_dir, tmp_path, 6)
@@ -160,15 +167,20 @@ def test_another_network_s_checkpoints_are_refused(whole):
     trainer_lib.Trainer(config, _ONE, model_dir)
 
 
-def test_two_replicas_equal_one_device(whole, two_replicas, tmp_path):
+@pytest.mark.once
+def test_two_replicas_equal_one_device(two_replicas, tmp_path):
   """On the same global batches: norms, losses, attack, update and average."""
-  one, model_dir, _ = whole
   assert two_replicas.num_replicas_in_sync == 2
-  two = trainer_lib.Trainer(_config(), two_replicas, str(tmp_path))
-  two.train()
-  for ours, theirs in zip(_metrics(tmp_path), _metrics(model_dir)):
+  runs = []
+  for strategy in (_ONE, two_replicas):
+    model_dir = str(tmp_path / str(len(runs)))
+    trainer = trainer_lib.Trainer(_config(*_EFFICIENTNET), strategy, model_dir)
+    trainer.train()
+    runs.append((_metrics(model_dir), _state(trainer)))
+  (metrics, state), (metrics_of_one, state_of_one) = runs[::-1]
+  for ours, theirs in zip(metrics, metrics_of_one):
     assert ours == pytest.approx(theirs, rel=1e-4)
-  _assert_close(_state(two), _state(one))
+  _assert_close(state, state_of_one)
 
 
 def _random_batch():
@@ -220,32 +232,25 @@ def test_a_step_descends_the_sum_of_both_losses(monkeypatch):
     assert np.abs(ours - theirs).max() < 1e-3 * scale
 
 
-_RESNET = (
-  'model.name=resnet-50',
-  'model.depth_coefficient=0.1',
-  'model.width_coefficient=0.125',
-  'train.optimizer=sgd',
-)
-
-
 @pytest.mark.parametrize(
   'method, overrides, losses',
   [
-    ('pretrain_finetune', _RESNET, ['main']),
-    (
+    ('pretrain_finetune', (), ['main']),
+    pytest.param(
       'fine_grained',
       (
-        *_RESNET,
         'data.augmentation=randaugment',
         'train.domains.strong.attack.epsilon=4',
       ),
       ['clean', 'augmented', 'adversarial', 'strong'],
+      marks=pytest.mark.once,
     ),
   ],
 )
 def test_every_kind_of_method_trains_and_resumes(
   tmp_path, method, overrides, losses
 ):
+  overrides = ('train.optimizer=sgd', *overrides)
   config = _config(f'train.method={method}', *overrides)
   whole = trainer_lib.Trainer(config, _ONE, str(tmp_path / 'whole'))
   whole.train()
@@ -262,7 +267,7 @@ def test_every_kind_of_method_trains_and_resumes(
 
 def test_a_mixture_s_loss_is_the_sum_over_both_halves():
   """Twice the mean over a batch that holds every image twice."""
-  config = _config('train.method=mixture', 'train.weight_decay=0', *_RESNET)
+  config = _config('train.method=mixture', 'train.weight_decay=0')
   trainer = trainer_lib.Trainer(config, _ONE, '/nonexistent')
   batch = _random_batch()
   model = trainer.model
@@ -322,6 +327,7 @@ def _cause(trainer):
   return str(caught.value)
 
 
+@pytest.mark.once
 def test_losses_that_are_not_finite_stop_the_run(tmp_path):
   """The first update breaks the weights, the second step's losses tell."""
   config = _config('train.learning_rate=1e30', 'train.weight_decay=0')
@@ -331,6 +337,7 @@ def test_losses_that_are_not_finite_stop_the_run(tmp_path):
   assert not checkpoints.checkpoint_paths(str(tmp_path / 'checkpoints'))
 
 
+@pytest.mark.once
 def test_weights_that_are_not_finite_are_not_saved(whole, tmp_path):
   """Step 4's update breaks them: its own losses do not know yet."""
   trainer, model_dir, _ = whole
@@ -358,16 +365,15 @@ def test_weights_that_are_not_finite_are_not_saved(whole, tmp_path):
 def test_another_number_of_replicas_is_told(
   whole, two_replicas, tmp_path, caplog
 ):
-  """One device begins, two replicas end: the same but for the order of sums."""
-  whole_run, model_dir, _ = whole
-  _cut(model_dir, tmp_path, 2)
+  """They start from the bits of the one device; no step is left to be made."""
+  trainer, model_dir, _ = whole
+  _cut(model_dir, tmp_path, 6)
   two = trainer_lib.Trainer(_config(), two_replicas, str(tmp_path))
+  assert two.step == 6
   with caplog.at_level('WARNING', 'absl'):
     two.train()
   assert 'began on 1 replica(s) of 1 host(s) and goes on on 2' in caplog.text
-  for ours, theirs in zip(_metrics(tmp_path), _metrics(model_dir)):
-    assert ours == pytest.approx(theirs, rel=1e-4)
-  _assert_close(_state(two), _state(whole_run))
+  _assert_same(_state(two), _state(trainer))
 
 
 def test_the_picture_is_drawn(whole):
