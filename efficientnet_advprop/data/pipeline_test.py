@@ -89,14 +89,6 @@ def test_crops_differ_between_epochs(wholes):
   assert len({view.tobytes() for view in views}) == 4
 
 
-def test_another_seed_is_another_order(wholes):
-  config, batches = wholes[100]
-  train = dataclasses.replace(config.train, seed=6)
-  other = dataclasses.replace(config, train=train)
-  others = _batches(pipeline.train_dataset(other), 2)
-  assert _indices(others) != _indices(batches[:2])
-
-
 def test_order_ignores_parallelism_and_global_seed(wholes, monkeypatch):
   config, batches = wholes[6]
   tf.random.set_seed(123)
@@ -131,37 +123,6 @@ def test_hosts_share_the_order_of_a_small_set(wholes):
           for batch in host[2 * step : 2 * step + 2]]  # fmt: skip
   for key in 'image', 'label', 'seed':
     np.testing.assert_array_equal(_joined(whole, key), _joined(rows, key))
-
-
-def test_hosts_divide_the_files_of_a_large_set(tmp_path):
-  fake_data.write_split(tmp_path, 'train', [5, 3, 4, 4, 4])
-  config = fake_data.config(tmp_path, 4, shuffle_window=2)
-  streams = []
-  for host in range(2):
-    context = _context(host, 2, 2)
-    batches = _batches(pipeline.train_dataset(config, 0, context), 24)
-    streams.append(_indices(batches))
-    seeds = _joined(batches, 'seed')[:, 1]
-    expected = [4 * s + 2 * host + row for s in range(24) for row in range(2)]
-    np.testing.assert_array_equal(seeds, expected)
-    resumed = pipeline.train_dataset(config, 11, context)  # In epoch 2 or 3.
-    _assert_same(batches[11:], _batches(resumed, 13))
-  # A host's share of an epoch is 8 to 13 images: find where it ends.
-  for _ in range(2):
-    ends = [
-      (a, b)
-      for a in range(7, 14)
-      for b in range(7, 14)
-      if sorted(streams[0][:a] + streams[1][:b]) == list(range(20))
-    ]
-    assert len(ends) == 1
-    streams = [stream[end:] for stream, end in zip(streams, ends[0])]
-
-
-def test_a_host_without_a_file_is_an_error(directory):
-  config = fake_data.config(directory, 6, shuffle_window=2)
-  with pytest.raises(records.DataError, match='train: 5 files for 6 hosts'):
-    pipeline.train_dataset(config, 0, _context(0, 6, 6))
 
 
 def test_indivisible_batch_is_an_error(directory):
