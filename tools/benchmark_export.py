@@ -29,6 +29,7 @@ from efficientnet_advprop import models
 from efficientnet_advprop.export import saved_model
 from efficientnet_advprop.export import tflite
 from tools import benchmark_step
+from tools import flag_parser
 
 import tensorflow as tf  # isort: skip
 
@@ -153,10 +154,8 @@ def measure(
   return figures
 
 
-def main(argv: Sequence[str]) -> None:
+def main(_: Sequence[str]) -> None:
   """Prints the tables, and the figures as JSON."""
-  if len(argv) > 1:
-    _fail(f'{argv[1]}: got an argument; allowed: flags alone')
   # With one thread, CPU time is latency.
   tf.config.threading.set_intra_op_parallelism_threads(1)
   tf.config.threading.set_inter_op_parallelism_threads(1)
@@ -164,19 +163,5 @@ def main(argv: Sequence[str]) -> None:
   print(json.dumps({key: round(value, 3) for key, value in figures.items()}))
 
 
-def _fail(error: object) -> None:
-  print('benchmark_export:', ' '.join(str(error).split()), file=sys.stderr)
-  sys.exit(2)
-
-
-def _parse_flags(argv: Sequence[str]) -> list[str]:
-  """Parses flags; a wrong one ends in one line."""
-  try:
-    return _FLAGS(argv)
-  except flags.Error as error:
-    _fail(error)
-    return []
-
-
 if __name__ == '__main__':
-  app.run(main, flags_parser=_parse_flags)
+  app.run(main, flags_parser=flag_parser.parser('benchmark_export', _FLAGS))

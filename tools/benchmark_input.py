@@ -27,6 +27,8 @@ import statistics
 import sys
 import time
 
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
 from absl import app
 from absl import flags
 import numpy as np
@@ -38,6 +40,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.data import augmentation
 from efficientnet_advprop.data import preprocessing
+from tools import flag_parser
 from tools import input_peers
 
 _PICTURES = 16
@@ -207,9 +210,8 @@ def run(rounds: int, images: int, size: int) -> None:
   print(json.dumps(result))
 
 
-def main(argv: Sequence[str]) -> None:
+def main(_: Sequence[str]) -> None:
   """Reads the flags."""
-  del argv
   tf.config.threading.set_inter_op_parallelism_threads(1)
   tf.config.threading.set_intra_op_parallelism_threads(1)
   values = flags.FLAGS
@@ -221,4 +223,4 @@ if __name__ == '__main__':
   flags.DEFINE_bool('quick', False, 'Fewer rounds: a look in a minute.')
   flags.DEFINE_integer('image_size', 224, 'Pixels.', 32)
   flags.DEFINE_integer('rounds', 15, 'Rounds over all paths.', 1)
-  app.run(main)
+  app.run(main, flags_parser=flag_parser.parser('benchmark_input', flags.FLAGS))

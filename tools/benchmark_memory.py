@@ -1,6 +1,6 @@
 """Measures how much memory a training step takes, and what makes it less.
 
-  python -m tools.benchmark_memory --model_name=efficientnet-b0 \
+  python tools/benchmark_memory.py --model_name=efficientnet-b0 \
       --image_size=224 --batch_size=16
 
 Each variant takes two steps of AdvProp in a process of its own. What counts is
@@ -17,7 +17,6 @@ line is JSON, in MB:
 from collections.abc import Sequence
 import json
 import os
-from pathlib import Path
 import subprocess
 import sys
 import time
@@ -27,8 +26,11 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 from absl import app
 from absl import flags
 
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
+
 from efficientnet_advprop import config as config_lib
 from tools import benchmark_step
+from tools import flag_parser
 
 # Several programs share names of flags; only the one that runs defines them
 # for all.
@@ -46,7 +48,6 @@ for _name, _number, _help in (
 ):
   flags.DEFINE_integer(_name, _number, _help, 1, flag_values=FLAGS)
 
-_ROOT = Path(__file__).parents[1]
 _NUM_CLASSES = 1000
 # Attack steps, whether in parts, whether rematerialized.
 VARIANTS = {
@@ -95,23 +96,29 @@ def _measure(variant: str) -> tuple[int, list[float]]:
   names = 'model_name', 'image_size', 'batch_size', 'parts'
   command = [sys.executable, __file__, f'--variant={variant}']
   command += [f'--{name}={getattr(FLAGS, name)}' for name in names]
-  environment = {**os.environ, 'PYTHONPATH': str(_ROOT)}
-  done = subprocess.run(
-    command, env=environment, check=True, stdout=subprocess.PIPE, text=True
-  )
+  done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
   kilobytes, seconds = json.loads(done.stdout.splitlines()[-1])
   return round(kilobytes / 1024), seconds
 
 
-def main(argv: Sequence[str]) -> None:
+def _chosen(values: flags.FlagValues) -> list[str]:
+  """The variants to measure."""
+  return values.variants.split(',') if values.variants else list(VARIANTS)
+
+
+def _check(values: flags.FlagValues) -> None:
+  for variant in _chosen(values):
+    config_lib.check_choice('variants', variant, VARIANTS)
+  config_lib.model_config(values.model_name, {})
+
+
+def main(_: Sequence[str]) -> None:
   """Measures all variants, or one."""
-  del argv
   if FLAGS.variant:
     print(json.dumps(extra_memory(run_config(FLAGS.variant))))
     return
   figures = {}
-  for variant in FLAGS.variants.split(',') if FLAGS.variants else VARIANTS:
-    config_lib.check_choice('variants', variant, VARIANTS)
+  for variant in _chosen(FLAGS):
     figures[variant], (first, second) = _measure(variant)
     print(
       f'{variant}: {figures[variant]} MB, steps of {first} and {second} s',
@@ -123,4 +130,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  app.run(
+    main, flags_parser=flag_parser.parser('benchmark_memory', FLAGS, _check)
+  )

@@ -22,6 +22,8 @@ import statistics
 import sys
 from typing import Optional
 
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
 from absl import app
 from absl import flags
 import numpy as np
@@ -36,6 +38,7 @@ from efficientnet_advprop.data import augmentation
 from efficientnet_advprop.data import pillow_reference
 from efficientnet_advprop.data import preprocessing
 from tools import benchmark_input
+from tools import flag_parser
 from tools import input_peers
 
 _LEVELS = range(11)
@@ -191,9 +194,8 @@ def run(rounds: int, images: int, size: int) -> bool:
   return max(differences.values()) <= _ALLOWED
 
 
-def main(argv: Sequence[str]) -> None:
+def main(_: Sequence[str]) -> None:
   """Reads the flags."""
-  del argv
   tf.config.threading.set_inter_op_parallelism_threads(1)
   tf.config.threading.set_intra_op_parallelism_threads(1)
   values = flags.FLAGS
@@ -206,4 +208,6 @@ if __name__ == '__main__':
   flags.DEFINE_integer('image_size', 224, 'Pixels.', 32)
   flags.DEFINE_integer('rounds', 7, 'Rounds over all that is timed.', 1)
   flags.DEFINE_integer('images', 100, 'Handled in each.', 50)
-  app.run(main)
+  app.run(
+    main, flags_parser=flag_parser.parser('benchmark_operations', flags.FLAGS)
+  )

@@ -28,6 +28,8 @@ import sys
 import time
 from typing import NamedTuple
 
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
 from absl import app
 from absl import flags
 import numpy as np
@@ -285,10 +287,8 @@ def _run_alone(attack_steps: int) -> Alone:
   return Alone(held_memory('VmHWM'), *first)
 
 
-def main(argv: Sequence[str]) -> None:
+def main(_: Sequence[str]) -> None:
   """Prints a table for each setting, and the figures as JSON."""
-  if len(argv) > 1:
-    raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   tf.keras.utils.set_random_seed(0)
   tf.config.experimental.enable_op_determinism()
   if _ALONE.value is not None:
@@ -320,8 +320,5 @@ def main(argv: Sequence[str]) -> None:
   print(json.dumps({key: round(value, 3) for key, value in figures.items()}))
 
 
-_parse_flags = flag_parser.parser('benchmark_step', _FLAGS)
-
-
 if __name__ == '__main__':
-  app.run(main, flags_parser=_parse_flags)
+  app.run(main, flags_parser=flag_parser.parser('benchmark_step', _FLAGS))

@@ -19,7 +19,7 @@ import glob
 import os
 import re
 import sys
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from absl import app
 from absl import flags
@@ -34,6 +34,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.data import records
+from tools import flag_parser
 from tools import image_listing
 from tools import tfrecord_manifest
 from tools import tfrecord_shards
@@ -352,28 +353,20 @@ def define_flags(values: flags.FlagValues) -> None:
   )
 
 
-def parse_flags(
-  argv: list[str], values: flags.FlagValues = flags.FLAGS
-) -> list[str]:
-  """Parses the flags; a wrong one ends the program with one line, code 2."""
-  try:
-    rest = values(argv)
-    if len(rest) > 1:
-      raise flags.Error(f'{rest[1]!r} is not a flag; see --help')
-    if not values.output_dir:
-      raise flags.Error('--output_dir is needed')
-    if bool(values.input) == values.verify:
-      raise flags.Error('either --input or --verify is needed')
-    _shard_counts(list(_pairs('input', values.input)), values.num_shards)
-  except flags.Error as error:
-    _fail(error)
-  return rest
+def _check(values: flags.FlagValues) -> None:
+  """Whether the flags go together."""
+  if not values.output_dir:
+    raise flags.Error('--output_dir is needed')
+  if bool(values.input) == values.verify:
+    raise flags.Error('either --input or --verify is needed')
+  _shard_counts(list(_pairs('input', values.input)), values.num_shards)
 
 
-def _fail(error: Exception) -> None:
-  sys.stdout.flush()
-  print('build_tfrecords:', ' '.join(str(error).split()), file=sys.stderr)
-  sys.exit(2)
+def parser(
+  values: flags.FlagValues = flags.FLAGS,
+) -> Callable[[Sequence[str]], list[str]]:
+  """What parses the flags; a wrong one ends the program with one line."""
+  return flag_parser.parser('build_tfrecords', values, _check)
 
 
 def main(_: list[str]) -> None:
@@ -395,11 +388,12 @@ def main(_: list[str]) -> None:
       f.max_unreadable,
     )
   except concurrent.futures.process.BrokenProcessPool:
-    _fail(RuntimeError('a worker was killed (out of memory?); run it again'))
+    error = RuntimeError('a worker was killed (out of memory?); run it again')
+    flag_parser.fail('build_tfrecords', error)
   except (OSError, ValueError) as error:
-    _fail(error)
+    flag_parser.fail('build_tfrecords', error)
 
 
 if __name__ == '__main__':
   define_flags(flags.FLAGS)
-  app.run(main, flags_parser=parse_flags)
+  app.run(main, flags_parser=parser())

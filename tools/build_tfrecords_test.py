@@ -394,7 +394,7 @@ def test_wrong_flags_end_in_one_line(given, problem, capsys):
   values = flags.FlagValues()
   build_tfrecords.define_flags(values)
   with pytest.raises(SystemExit) as caught:
-    build_tfrecords.parse_flags(['build_tfrecords', *given], values)
+    build_tfrecords.parser(values)(['build_tfrecords', *given])
   assert caught.value.code == 2
   error = capsys.readouterr().err
   assert problem in error and error.count('\n') == 1

@@ -254,9 +254,7 @@ def main(_: list[str]) -> None:
   print(f'\n{os.path.join(output_dir, "domains.json")} and domains.png')
 
 
-parse_flags = flag_parser.parser(
-  'compare_domains', _FLAGS, takes_arguments=False
-)
+parse_flags = flag_parser.parser('compare_domains', _FLAGS)
 
 
 if __name__ == '__main__':

@@ -198,7 +198,7 @@ def main(_: list[str]) -> int:
   return 0
 
 
-parse_flags = flag_parser.parser('compare_int8', _FLAGS, takes_arguments=False)
+parse_flags = flag_parser.parser('compare_int8', _FLAGS)
 
 
 if __name__ == '__main__':

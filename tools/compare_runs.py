@@ -63,11 +63,9 @@ def read_run(model_dir: str) -> report.Run:
   return report.Run(name, config, results)
 
 
-def main(argv: Sequence[str]) -> int:
+def main(_: Sequence[str]) -> int:
   """Writes the report; returns the exit code."""
   try:
-    if len(argv) > 1:
-      raise config_lib.ConfigError(argv[1], 'an argument', 'flags alone')
     model_dirs, output_dir = _MODEL_DIRS.value, _OUTPUT_DIR.value
     if not model_dirs:
       raise config_lib.ConfigError('model_dirs', model_dirs, 'folders of runs')
@@ -84,8 +82,8 @@ def main(argv: Sequence[str]) -> int:
   return 0
 
 
-_parse_flags = flag_parser.parser('compare_runs', _FLAGS)
+parse_flags = flag_parser.parser('compare_runs', _FLAGS)
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=_parse_flags)
+  app.run(main, flags_parser=parse_flags)

@@ -27,7 +27,7 @@ def _write_run(path, accuracy, **tests):
 
 def _run(*arguments):
   return compare_runs.main(
-    compare_runs._parse_flags(['compare_runs', *arguments])
+    compare_runs.parse_flags(['compare_runs', *arguments])
   )
 
 

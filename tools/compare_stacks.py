@@ -1,6 +1,6 @@
 """Carries a run and its export from one TensorFlow to another, both ways.
 
-  python -m tools.compare_stacks --other=.venv-newer/bin/python
+  python tools/compare_stacks.py --other=.venv-newer/bin/python
 
 Each of the two Pythons, the one that runs this and the other, trains a small
 network on the embedded data set, exports it and notes its logits. Then each
@@ -15,7 +15,6 @@ other's run was trained. The exit code is 1 if a difference is above 1e-5.
 from collections.abc import Sequence
 import json
 import os
-from pathlib import Path
 import subprocess
 import sys
 import tempfile
@@ -27,12 +26,15 @@ from absl import app
 from absl import flags
 import numpy as np
 
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
+
 from efficientnet_advprop import checkpoints
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import export
 from efficientnet_advprop import models
 from efficientnet_advprop import modes
 from efficientnet_advprop.training import distribution
+from tools import flag_parser
 
 import tensorflow as tf  # isort: skip
 
@@ -49,7 +51,6 @@ flags.DEFINE_string(
   'read_dir', None, 'Used between the processes.', flag_values=FLAGS
 )
 
-_ROOT = Path(__file__).parents[1]
 _TOLERANCE = 1e-5
 _STEPS = 4  # Of the writer; the reader trains twice as many.
 
@@ -135,7 +136,7 @@ def read(folder: str) -> dict[str, Any]:
 
 def _call(python: str, flag: str, folder: str) -> dict[str, Any]:
   """Runs a part of this under a Python; returns its last line."""
-  environment = {**os.environ, 'PYTHONPATH': str(_ROOT)}
+  environment = dict(os.environ)
   # Each stack decides on it for itself.
   environment.pop('TF_USE_LEGACY_KERAS', None)
   done = subprocess.run(
@@ -163,9 +164,15 @@ def compare(other: str) -> dict[str, Any]:
   return result
 
 
-def main(argv: Sequence[str]) -> Optional[int]:
+def _check(values: flags.FlagValues) -> None:
+  if not (values.other or values.write_dir or values.read_dir):
+    raise flags.Error(
+      '--other: a Python with the packages of the other stack is needed'
+    )
+
+
+def main(_: Sequence[str]) -> Optional[int]:
   """Compares two stacks, or does one stack's part."""
-  del argv
   version = {'tensorflow': tf.__version__}
   if FLAGS.write_dir:
     write(FLAGS.write_dir)
@@ -174,9 +181,6 @@ def main(argv: Sequence[str]) -> Optional[int]:
   if FLAGS.read_dir:
     print(json.dumps({**version, **read(FLAGS.read_dir)}))
     return 0
-  if not FLAGS.other:
-    print('--other: a Python with the packages of the other stack is needed')
-    return 2
   result = compare(FLAGS.other)
   print(json.dumps(result))
   return 0 if agrees(result) else 1
@@ -196,4 +200,6 @@ def agrees(result: dict[str, Any]) -> bool:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  app.run(
+    main, flags_parser=flag_parser.parser('compare_stacks', FLAGS, _check)
+  )

@@ -19,19 +19,17 @@ from absl import logging
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
-from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import modes
 from efficientnet_advprop import recipes
 from efficientnet_advprop.evaluation import corruptions
+from tools import flag_parser
 
 
-def main(argv: Sequence[str]) -> int:
+def main(_: Sequence[str]) -> int:
   """Reads the flags, writes the set; returns the exit code."""
   f = flags.FLAGS
   logging.set_verbosity(logging.INFO)
   try:
-    if len(argv) > 1:
-      raise config_lib.ConfigError(argv[1], 'an argument', 'flags alone')
     config = modes.resolve_config(
       f.model_dir,
       f.config_file,
@@ -72,4 +70,4 @@ if __name__ == '__main__':
   flags.DEFINE_integer('num_workers', os.cpu_count(), 'Processes at work.', 1)
   flags.DEFINE_integer('seed', 0, 'Of everything random.', 0)
   flags.mark_flag_as_required('output_dir')
-  app.run(main)
+  app.run(main, flags_parser=flag_parser.parser('corrupt', flags.FLAGS))

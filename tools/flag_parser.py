@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 import sys
-from typing import Callable
+from typing import Callable, NoReturn, Optional
 
 from absl import flags
 
@@ -10,28 +10,38 @@ _USER_ERROR = 2
 
 
 def parser(
-  program: str, values: flags.FlagValues, takes_arguments: bool = True
+  program: str,
+  values: flags.FlagValues,
+  check: Optional[Callable[[flags.FlagValues], None]] = None,
 ) -> Callable[[Sequence[str]], list[str]]:
   """A `flags_parser` for `app.run`.
 
   Args:
     program: its name, in front of the line.
     values: the flags that it defines.
-    takes_arguments: whether anything may stand beside the flags.
+    check: raises ValueError or flags.Error if flags do not go together.
 
   Returns:
-    A function from the command line to what is left of it. A wrong flag ends
-    the program.
+    A function from the command line to what is left of it: the program. A
+    wrong flag, or anything beside the flags, ends the program.
   """
 
   def parse(argv: Sequence[str]) -> list[str]:
     try:
       rest = values(argv)
-      if len(rest) > 1 and not takes_arguments:
+      if len(rest) > 1:
         raise flags.Error(f'{rest[1]!r} is not a flag; see --help')
-      return rest
-    except flags.Error as error:
-      print(f'{program}:', ' '.join(str(error).split()), file=sys.stderr)
-      sys.exit(_USER_ERROR)
+      if check is not None:
+        check(values)
+    except (flags.Error, ValueError) as error:
+      fail(program, error)
+    return rest
 
   return parse
+
+
+def fail(program: str, error: Exception) -> NoReturn:
+  """Ends the program with one line and the exit code of a user's error."""
+  sys.stdout.flush()
+  print(f'{program}:', ' '.join(str(error).split()), file=sys.stderr)
+  sys.exit(_USER_ERROR)

@@ -4,21 +4,27 @@ import pytest
 from tools import flag_parser
 
 
-def _parse(*argv, **settings):
+def _is_even(values):
+  if values.count % 2:
+    raise ValueError(f'--count: got {values.count}; allowed:\neven numbers')
+
+
+def _parse(*argv):
   values = flags.FlagValues()
-  flags.DEFINE_integer('count', 3, 'Of anything.', 1, flag_values=values)
-  parse = flag_parser.parser('tool', values, **settings)
-  return parse(['tool', *argv]), values
+  flags.DEFINE_integer('count', 4, 'Of anything.', 1, flag_values=values)
+  return flag_parser.parser('tool', values, _is_even)(['tool', *argv]), values
 
 
-def test_flags_are_read_and_the_rest_is_returned():
-  rest, values = _parse('--count=2', 'more')
-  assert rest == ['tool', 'more'] and values.count == 2
+def test_flags_are_read():
+  rest, values = _parse('--count=2')
+  assert rest == ['tool'] and values.count == 2
 
 
-@pytest.mark.parametrize('argv', ['--count=0', '--cuont=2', 'more'])
+@pytest.mark.parametrize(
+  'argv', ['--count=0', '--cuont=2', 'more', '--count=3']
+)
 def test_a_wrong_flag_ends_in_one_line(capsys, argv):
   with pytest.raises(SystemExit) as stopped:
-    _parse(argv, takes_arguments=False)
+    _parse(argv)
   (line,) = capsys.readouterr().err.splitlines()
   assert stopped.value.code == 2 and line.startswith('tool: ')

@@ -347,9 +347,6 @@ def main(_: list[str]) -> None:
   print(f'Imported into {_MODEL_DIR.value}; now main.py --model_dir of it.')
 
 
-_parse_flags = flag_parser.parser('import_checkpoint', _FLAGS)
-
-
 if __name__ == '__main__':
   flags.mark_flags_as_required(['checkpoint', 'model_name', 'model_dir'])
-  app.run(main, flags_parser=_parse_flags)
+  app.run(main, flags_parser=flag_parser.parser('import_checkpoint', _FLAGS))

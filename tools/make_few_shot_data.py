@@ -18,6 +18,7 @@ import numpy as np
 if not __package__:  # Run as a file: let it find its neighbor all the same.
   sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..'))
 
+from tools import flag_parser
 from tools.testdata_drawing import TEXTURES
 from tools.testdata_drawing import draw_image
 
@@ -57,24 +58,10 @@ def main(_: list[str]) -> None:
   try:
     write_dataset(str(_OUTPUT_DIR.value), _SEED.value)
   except OSError as error:
-    _fail(error)
+    flag_parser.fail('make_few_shot_data', error)
   print(f'{len(CLASSES)} classes in {_OUTPUT_DIR.value}')
-
-
-def _fail(error: Exception) -> None:
-  print('make_few_shot_data:', ' '.join(str(error).split()), file=sys.stderr)
-  sys.exit(2)
-
-
-def _parse_flags(argv: list[str]) -> list[str]:
-  """Parses flags; a wrong one ends in one line."""
-  try:
-    return _FLAGS(argv)
-  except flags.Error as error:
-    _fail(error)
-    return []
 
 
 if __name__ == '__main__':
   flags.mark_flag_as_required('output_dir')
-  app.run(main, flags_parser=_parse_flags)
+  app.run(main, flags_parser=flag_parser.parser('make_few_shot_data', _FLAGS))

@@ -31,6 +31,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 import tensorflow as tf
 
+from tools import flag_parser
 from tools import tfrecord_shards
 from tools.testdata_drawing import SIZE
 from tools.testdata_drawing import draw_image
@@ -234,23 +235,14 @@ def contact_sheet(seed: int, images_per_cell: int = 4) -> Image.Image:
   return sheet
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-  """Parses the flags; a wrong one ends the program with one line, code 2."""
-  try:
-    rest = flags.FLAGS(argv)
-    if len(rest) > 1:
-      raise flags.Error(f'{rest[1]!r} is not a flag; see --help')
-    if _PREVIEW.value is not None and not _PREVIEW.value.endswith('.png'):
-      message = f'--preview: got {_PREVIEW.value!r}; allowed: a name in .png'
-      raise flags.Error(message)
-  except flags.Error as error:
-    _fail(error)
-  return rest
+def _check(values: flags.FlagValues) -> None:
+  if values.preview is not None and not values.preview.endswith('.png'):
+    raise flags.Error(
+      f'--preview: got {values.preview!r}; allowed: a name in .png'
+    )
 
 
-def _fail(error: Exception) -> None:
-  print('make_testdata:', ' '.join(str(error).split()), file=sys.stderr)
-  sys.exit(2)
+parse_flags = flag_parser.parser('make_testdata', flags.FLAGS, _check)
 
 
 def main(_: list[str]) -> None:
@@ -261,7 +253,7 @@ def main(_: list[str]) -> None:
     else:
       write_dataset(os.path.normpath(_OUTPUT_DIR.value), SPLITS, _SEED.value)
   except (OSError, ValueError, tf.errors.OpError) as error:
-    _fail(error)
+    flag_parser.fail('make_testdata', error)
 
 
 if __name__ == '__main__':

@@ -73,23 +73,16 @@ def _cell(result: published.Result, runs_dir: Optional[str]) -> str:
   return f'{texts[0]:>4} / {texts[1]:4}'
 
 
-def main(argv: Sequence[str]) -> int:
+def main(_: Sequence[str]) -> int:
   """Prints the tables; returns the exit code."""
   runs_dir = _RUNS_DIR.value
-  problem = ''
-  if len(argv) > 1:
-    problem = f'{argv[1]}: got an argument; allowed: flags alone'
-  elif runs_dir is not None and not os.path.isdir(runs_dir):
+  if runs_dir is not None and not os.path.isdir(runs_dir):
     problem = f'runs_dir: got {runs_dir!r}; allowed: a folder of runs'
-  if problem:
     print(f'paper_tables: {problem}', file=sys.stderr)
     return 2
   print(format_results(published.results(), runs_dir))
   return 0
 
 
-_parse_flags = flag_parser.parser('paper_tables', _FLAGS)
-
-
 if __name__ == '__main__':
-  app.run(main, flags_parser=_parse_flags)
+  app.run(main, flags_parser=flag_parser.parser('paper_tables', _FLAGS))

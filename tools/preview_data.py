@@ -14,6 +14,8 @@ from collections.abc import Sequence
 import os
 import sys
 
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
 from absl import app
 from absl import flags
 import numpy as np
@@ -29,6 +31,7 @@ from efficientnet_advprop.data import augmentation
 from efficientnet_advprop.data import preprocessing
 from efficientnet_advprop.data import records
 from efficientnet_advprop.data import sources
+from tools import flag_parser
 
 _CELL = 112
 _MARGIN = 4
@@ -135,9 +138,8 @@ def run(
   )
 
 
-def main(argv: Sequence[str]) -> None:
+def main(_: Sequence[str]) -> None:
   """Reads the flags and writes the sheet."""
-  del argv
   f = flags.FLAGS
   try:
     sheet = run(f.data_dir, f.split, f.images, f.image_size, f.level, f.seed)
@@ -156,4 +158,4 @@ if __name__ == '__main__':
   flags.DEFINE_float('level', 8, 'Of the operations.', 0, 10)
   flags.DEFINE_integer('seed', 0, 'Of crops and views.')
   flags.DEFINE_string('output', 'preview.png', 'The file to write.')
-  app.run(main)
+  app.run(main, flags_parser=flag_parser.parser('preview_data', flags.FLAGS))

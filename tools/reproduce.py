@@ -258,12 +258,10 @@ def _reproduce() -> None:
   print(suite_report.write(suite, results, output_dir, command))
 
 
-def main(argv: Sequence[str]) -> int:
+def main(_: Sequence[str]) -> int:
   """Runs what is missing, then reports; returns the exit code."""
   logging.set_verbosity(logging.WARNING if _RUN.value else logging.INFO)
   try:
-    if len(argv) > 1:
-      raise config_lib.ConfigError(argv[1], 'an argument', 'flags alone')
     _reproduce()
   except modes.USER_ERRORS as error:
     print(f'reproduce: {error}', file=sys.stderr)
@@ -274,8 +272,5 @@ def main(argv: Sequence[str]) -> int:
   return 0
 
 
-_parse_flags = flag_parser.parser('reproduce', _FLAGS)
-
-
 if __name__ == '__main__':
-  app.run(main, flags_parser=_parse_flags)
+  app.run(main, flags_parser=flag_parser.parser('reproduce', _FLAGS))

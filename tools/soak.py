@@ -1,6 +1,6 @@
 """Kills training runs at random moments and compares what they end with.
 
-  python -m tools.soak --kills=20
+  python tools/soak.py --kills=20
 
 Runs a small network on the embedded data set, once without interruption, then
 again and again with kills: by SIGKILL while it starts, trains or saves, and by
@@ -16,7 +16,7 @@ With several replicas or processes the uninterrupted run is also compared with
 that of one device. The global batches are the same, the order of sums is not,
 and what differs grows with the steps: look at it with few, and no kills:
 
-  python -m tools.soak --kills=0 --steps=6 --replicas=2
+  python tools/soak.py --kills=0 --steps=6 --replicas=2
 
 Ends in one line of JSON: `tried` kills, and how many of them lie in runs that
 ended `equal`; `loss_difference` and `state_difference` from one device, the
@@ -45,11 +45,14 @@ from absl import app
 from absl import flags
 import numpy as np
 
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
+
 from efficientnet_advprop import checkpoints
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import modes
 from efficientnet_advprop.training import distribution
 from efficientnet_advprop.training import trainer
+from tools import flag_parser
 
 import tensorflow as tf  # isort: skip
 
@@ -69,7 +72,6 @@ flags.DEFINE_string(
   'worker_dir', None, 'Used between the processes.', flag_values=FLAGS
 )
 
-_ROOT = Path(__file__).parents[1]
 _BATCH, _IMAGES = 16, 2500  # Images: of the embedded data set.
 _KINDS = ('start', 'train', 'save', 'term')
 _TERMINATED = 143
@@ -151,8 +153,7 @@ def _start(model_dir: Path, alone: bool = False) -> list[subprocess.Popen]:
   addresses = [f'localhost:{port}' for port in _free_ports(processes)]
   workers = []
   for index in range(processes):
-    paths = [str(_ROOT), os.environ.get('PYTHONPATH', '')]
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(paths)}
+    environment = dict(os.environ)
     if processes > 1:
       task = {'type': 'worker', 'index': index}
       cluster = {'cluster': {'worker': addresses}, 'task': task}
@@ -336,9 +337,8 @@ def _soak(folder: Path) -> dict[str, Any]:
   }
 
 
-def main(argv: Sequence[str]) -> Optional[int]:
+def main(_: Sequence[str]) -> Optional[int]:
   """Runs the soak test, or one of its workers."""
-  del argv
   if FLAGS.worker_dir:
     return _work(FLAGS.worker_dir)
   folder = Path(tempfile.mkdtemp(prefix='soak_'))
@@ -352,4 +352,4 @@ def main(argv: Sequence[str]) -> Optional[int]:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  app.run(main, flags_parser=flag_parser.parser('soak', FLAGS))

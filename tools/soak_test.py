@@ -9,7 +9,7 @@ from tools import soak
 
 
 def _soak(*flags):
-  command = [sys.executable, '-m', 'tools.soak', *flags]
+  command = [sys.executable, soak.__file__, *flags]
   done = subprocess.run(command, capture_output=True, text=True, check=True)
   return json.loads(done.stdout.splitlines()[-1])
 
