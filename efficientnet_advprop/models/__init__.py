@@ -40,10 +40,8 @@ def create_model(
   Returns:
     A model that is called as `model(images, training=None, domain='main')`.
   """
-  network = efficientnet.EfficientNet
-  if model_config.is_resnet:
-    network = resnet.ResNet
-  model = network(
+  kind = resnet.ResNet if model_config.is_resnet else efficientnet.EfficientNet
+  model = kind(
     model_config,
     num_classes,
     auxiliary_domains,

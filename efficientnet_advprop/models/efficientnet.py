@@ -1,6 +1,5 @@
 """EfficientNet-B0 to -B8 (Tan and Le, ICML 2019) with auxiliary batch norms."""
 
-from collections.abc import Sequence
 import math
 from typing import Any, NamedTuple, Optional
 
@@ -9,6 +8,7 @@ import tensorflow as tf
 from efficientnet_advprop import config
 from efficientnet_advprop import randomness
 from efficientnet_advprop.models import layers
+from efficientnet_advprop.models import network
 
 
 class Stage(NamedTuple):
@@ -127,43 +127,15 @@ class MobileInvertedBlock(tf.keras.layers.Layer):
     return x + inputs
 
 
-class EfficientNet(tf.keras.Model):
-  """`model(images, training=None, domain='main', seed=None) -> logits`.
+class EfficientNet(network.Network):
+  """EfficientNet-B0 to -B8, or any other scale.
 
-  Images are float32 [batch, height, width, 3] in [-1, 1], logits float32
-  [batch, num_classes]. `seed`, int32 [batch, 2] or [2], makes dropout and
-  stochastic depth a pure function of it; None draws a seed.
+  `seed`, int32 [batch, 2] or [2], makes dropout and stochastic depth a pure
+  function of it; None draws a seed.
   """
 
-  def __init__(
-    self,
-    model_config: config.ModelConfig,
-    num_classes: int,
-    auxiliary_domains: Sequence[str] = ('adversarial',),
-    synchronized: bool = False,
-    compiled: bool = False,
-    rematerialized: bool = False,
-  ):
-    """Creates the network; `models.create_model` also creates its variables.
-
-    Args:
-      model_config: coefficients, dropout and so on.
-      num_classes: number of logits.
-      auxiliary_domains: of every norm.
-      synchronized: whether batch statistics span all replicas.
-      compiled: whether layers may use `kernels`.
-      rematerialized: whether blocks are computed again backward, not stored.
-    """
-    super().__init__(name=model_config.name)
-    self.run_block = layers.recomputed if rematerialized else layers.stored
-    self.model_config = model_config
-    self.auxiliary_domains = tuple(auxiliary_domains)
-    settings: dict[str, Any] = dict(
-      auxiliary_domains=self.auxiliary_domains,
-      momentum=model_config.batch_norm_momentum,
-      synchronized=synchronized,
-      compiled=compiled,
-    )
+  def _create_trunk(self, **settings: Any) -> None:
+    model_config = self.model_config
     width = model_config.width_coefficient
     channels = round_filters(_STEM_FILTERS, width)
     self.stem = layers.NormalizedConv2D(
@@ -193,23 +165,15 @@ class EfficientNet(tf.keras.Model):
     self.head = layers.NormalizedConv2D(
       self.features, 1, swish=True, name='head', **settings
     )
-    bound = num_classes**-0.5
-    self.classifier = tf.keras.layers.Dense(
-      num_classes,
-      kernel_initializer=tf.keras.initializers.RandomUniform(-bound, bound),
-      dtype=tf.float32,
-      name='classifier',
-    )
 
-  def build(self, input_shape: tf.TensorShape) -> None:
-    channels = int(input_shape[-1])
-    parts: list[Any] = [self.stem, *self.blocks, self.head]
-    for layer in parts:
-      layers.build(layer, channels)
-      channels = layer.out_channels
-    with tf.name_scope(self.classifier.name):
-      self.classifier.build(tf.TensorShape([None, channels]))
-    self.built = True
+  def _classifier_initializer(
+    self, num_classes: int
+  ) -> tf.keras.initializers.Initializer:
+    bound = num_classes**-0.5
+    return tf.keras.initializers.RandomUniform(-bound, bound)
+
+  def _trunk(self) -> list[Any]:
+    return [*super()._trunk(), self.head]
 
   def call(
     self,

@@ -1,6 +1,5 @@
 """ResNets (He et al., 2016) with auxiliary batch norms."""
 
-from collections.abc import Sequence
 from typing import Any, Optional
 
 import tensorflow as tf
@@ -8,6 +7,7 @@ import tensorflow as tf
 from efficientnet_advprop import config
 from efficientnet_advprop.models import efficientnet
 from efficientnet_advprop.models import layers
+from efficientnet_advprop.models import network
 
 # Blocks in each of the four stages.
 _REPEATS = {
@@ -91,43 +91,12 @@ class ResidualBlock(tf.keras.layers.Layer):
     return tf.nn.relu(x + inputs)
 
 
-class ResNet(tf.keras.Model):
-  """`model(images, training=None, domain='main', seed=None) -> logits`.
+class ResNet(network.Network):
+  """ResNet-18 to -200. Nothing is drawn at random: `seed` changes nothing."""
 
-  Images are float32 [batch, height, width, 3] in [-1, 1], logits float32
-  [batch, num_classes]. Nothing is drawn at random: `seed` changes nothing.
-  """
-
-  def __init__(
-    self,
-    model_config: config.ModelConfig,
-    num_classes: int,
-    auxiliary_domains: Sequence[str] = ('adversarial',),
-    synchronized: bool = False,
-    compiled: bool = False,
-    rematerialized: bool = False,
-  ):
-    """Creates the network; `models.create_model` also creates its variables.
-
-    Args:
-      model_config: the name, coefficients and so on.
-      num_classes: number of logits.
-      auxiliary_domains: of every norm.
-      synchronized: whether batch statistics span all replicas.
-      compiled: whether layers may use `kernels`.
-      rematerialized: whether blocks are computed again backward, not stored.
-    """
-    super().__init__(name=model_config.name)
-    self.run_block = layers.recomputed if rematerialized else layers.stored
-    self.model_config = model_config
-    self.auxiliary_domains = tuple(auxiliary_domains)
-    settings: dict[str, Any] = dict(
-      auxiliary_domains=self.auxiliary_domains,
-      momentum=model_config.batch_norm_momentum,
-      epsilon=1e-5,
-      synchronized=synchronized,
-      compiled=compiled,
-    )
+  def _create_trunk(self, **settings: Any) -> None:
+    settings['epsilon'] = 1e-5
+    model_config = self.model_config
     width = model_config.width_coefficient
     channels = efficientnet.round_filters(_FILTERS[0], width)
     self.is_pooled = model_config.stem_stride == 2
@@ -151,22 +120,11 @@ class ResNet(tf.keras.Model):
         )
         self.blocks.append(block)
         channels = block.out_channels
-    self.classifier = tf.keras.layers.Dense(
-      num_classes,
-      kernel_initializer=tf.keras.initializers.RandomNormal(stddev=0.01),
-      dtype=tf.float32,
-      name='classifier',
-    )
 
-  def build(self, input_shape: tf.TensorShape) -> None:
-    channels = int(input_shape[-1])
-    parts: list[Any] = [self.stem, *self.blocks]
-    for layer in parts:
-      layers.build(layer, channels)
-      channels = layer.out_channels
-    with tf.name_scope(self.classifier.name):
-      self.classifier.build(tf.TensorShape([None, channels]))
-    self.built = True
+  def _classifier_initializer(
+    self, num_classes: int
+  ) -> tf.keras.initializers.Initializer:
+    return tf.keras.initializers.RandomNormal(stddev=0.01)
 
   def call(
     self,
