@@ -5,22 +5,24 @@
 
 Each run is a process of one thread; `--jobs` run at a time. A finished run
 leaves one line in `<output_dir>/<suite>.jsonl`, and is not run again: the same
-command goes on where it was stopped. At the end, and with --report alone, the
-lines become `<output_dir>/<suite>.md` and its plots.
+command goes on where it was stopped, or killed. At the end, and with --report
+alone, the lines become `<output_dir>/<suite>.md` and its plots.
 `pip install -r requirements-results.txt` brings what this needs.
 """
 
 from collections.abc import Sequence
 import concurrent.futures
 import dataclasses
+import fcntl
 import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import Any, Optional
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
@@ -47,6 +49,8 @@ import tensorflow as tf  # isort: skip
 
 _ROOT = os.path.normpath(os.path.join(os.path.dirname(__file__), os.pardir))
 _USER_ERROR = 2
+_STOPPED = 143
+_RESULT = 'result.json'  # In a run's folder, until the suite has its line.
 # TensorFlow reads these when it starts.
 _ONE_THREAD = {
   'TF_NUM_INTRAOP_THREADS': '1',
@@ -88,7 +92,7 @@ _REPORT = flags.DEFINE_bool(
 _RUN = flags.DEFINE_string(
   'run',
   None,
-  'Make this run, <cell>:<seed>, in this process, and print its line.',
+  'Make this run, <cell>:<seed>, in this process.',
   flag_values=_FLAGS,
 )
 
@@ -114,7 +118,6 @@ def make_run(
   """
   config = with_data(run, data_dir)
   began = time.process_time()
-  os.makedirs(model_dir, exist_ok=True)
   strategy = distribution.create_strategy('one_device')
   trainer = trainer_lib.Trainer(config, strategy, model_dir)
   trainer.train()
@@ -165,44 +168,58 @@ class _Runner:
   def __init__(self, suite: suite_lib.Suite, path: str, work_dir: str):
     self.suite, self.path, self.work_dir = suite, path, work_dir
     self.results = read_results(path, suite)
+    _end_last_line(path)
+    for run in suite.runs:  # The suite was killed before it took their lines.
+      line = _read_result(_model_dir(run, work_dir))
+      if line is not None and (run.cell, run.seed) not in self.results:
+        self._take(run, line)
     self.missing = [
       run for run in suite.runs if (run.cell, run.seed) not in self.results
     ]
     self.seconds: dict[str, list[float]] = {}
+    self.processes: set[subprocess.Popen] = set()
 
   def run_all(self, jobs: int) -> None:
+    """Makes them; if that is stopped, all that is at work saves and ends."""
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
       futures = [pool.submit(self._run, run) for run in self.missing]
       try:
         for done, future in enumerate(
           concurrent.futures.as_completed(futures), 1
         ):
-          self._add(future.result(), len(futures) - done, jobs)
+          self._take(*future.result())
+          self._log(future.result()[1], len(futures) - done, jobs)
       except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
+        for process in list(self.processes):
+          process.terminate()
         raise
 
-  def _run(self, run: suite_lib.Run) -> dict[str, Any]:
+  def _run(self, run: suite_lib.Run) -> tuple[suite_lib.Run, dict[str, Any]]:
     began = time.monotonic()
     command = [sys.executable, os.path.abspath(__file__)]
     command += [f'--suite={_SUITE.value}', f'--work_dir={self.work_dir}']
     command += [f'--run={run.cell}:{run.seed}']
-    environment = {**os.environ, **_ONE_THREAD}
-    finished = subprocess.run(
-      command, env=environment, stdout=subprocess.PIPE, text=True
-    )
-    if finished.returncode:
+    process = subprocess.Popen(command, env={**os.environ, **_ONE_THREAD})
+    self.processes.add(process)
+    process.wait()
+    self.processes.remove(process)
+    line = _read_result(_model_dir(run, self.work_dir))
+    if process.returncode or line is None:
       raise config_lib.ConfigError(
         'run', f'{run.cell}:{run.seed}', 'a run that ends; see above'
       )
-    line = json.loads(finished.stdout.splitlines()[-1])
     self.seconds.setdefault(run.cell, []).append(time.monotonic() - began)
-    return line
+    return run, line
 
-  def _add(self, line: dict[str, Any], left: int, jobs: int) -> None:
+  def _take(self, run: suite_lib.Run, line: dict[str, Any]) -> None:
+    """Writes down a run's line; its folder is of no use any more."""
     with open(self.path, 'a', encoding='utf-8') as file:
       file.write(json.dumps(line) + '\n')
-    self.results[line['cell'], line['seed']] = line
+    self.results[run.cell, run.seed] = line
+    shutil.rmtree(_model_dir(run, self.work_dir))
+
+  def _log(self, line: dict[str, Any], left: int, jobs: int) -> None:
     logging.info(
       '%s, seed %d: %s  %d of %d runs left, %s',
       line['cell'],
@@ -224,16 +241,52 @@ class _Runner:
     return left
 
 
+def _end_last_line(path: str) -> None:
+  """A line that was cut by a kill must not take the next one with it."""
+  with open(path, 'ab+') as file:
+    if file.tell():
+      file.seek(-1, os.SEEK_END)
+      if file.read() != b'\n':
+        file.write(b'\n')
+
+
+def _model_dir(run: suite_lib.Run, work_dir: str) -> str:
+  """Named by the settings, too: others' checkpoints are of no use."""
+  return os.path.join(work_dir, f'{run.cell}-{run.seed}-{run.digest}')
+
+
+def _read_result(model_dir: str) -> Optional[dict[str, Any]]:
+  path = os.path.join(model_dir, _RESULT)
+  if not os.path.exists(path):
+    return None
+  with open(path, encoding='utf-8') as file:
+    return json.load(file)
+
+
 def _single_run(suite: suite_lib.Suite, name: str, work_dir: str) -> None:
+  """Makes a run and leaves its line in its folder."""
   runs = {f'{run.cell}:{run.seed}': run for run in suite.runs}
   config_lib.check_choice('run', name, runs)
   tf.config.experimental.enable_op_determinism()
-  # Named by the settings, too: checkpoints of others must not be gone on with.
-  folder = f'{name.replace(":", "-")}-{runs[name].digest}'
-  model_dir = os.path.join(work_dir, folder)
-  line = make_run(runs[name], os.path.join(work_dir, 'data'), model_dir)
-  shutil.rmtree(model_dir)
-  print(json.dumps(line))
+  # Ctrl-C reaches all processes; the suite's own ends this one by SIGTERM.
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  model_dir = _model_dir(runs[name], work_dir)
+  os.makedirs(model_dir, exist_ok=True)
+  with open(os.path.join(model_dir, 'lock'), 'w') as lock:
+    # A suite that was killed may have left a process at work on it.
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if _read_result(model_dir) is None:
+      data_dir = os.path.join(work_dir, 'data')
+      line = make_run(runs[name], data_dir, model_dir)
+      path = os.path.join(model_dir, _RESULT)
+      with open(f'{path}.tmp', 'w', encoding='utf-8') as file:
+        json.dump(line, file)
+      os.replace(f'{path}.tmp', path)
+
+
+def _stop(number: int, frame: object) -> None:
+  del number, frame
+  raise trainer_lib.StoppedError('stopped; the same command goes on')
 
 
 def _reproduce() -> None:
@@ -251,6 +304,8 @@ def _reproduce() -> None:
     directory = os.path.join(work_dir, 'data')
     jobs = _JOBS.value or 1
     suite_data.prepare(suite, data_dir, directory, jobs)
+    for number in (signal.SIGTERM, signal.SIGINT):
+      signal.signal(number, _stop)
     runner = _Runner(suite, path, work_dir)
     runner.run_all(jobs)
     results = runner.results
@@ -268,7 +323,7 @@ def main(_: Sequence[str]) -> int:
     return _USER_ERROR
   except trainer_lib.StoppedError as stopped:
     print(f'reproduce: {stopped}', file=sys.stderr)
-    return 143
+    return _STOPPED
   return 0
 
 

@@ -1,20 +1,25 @@
+import fcntl
 import json
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 import tensorflow as tf
 import yaml
 
+from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import modes
 from efficientnet_advprop import recipes
+from efficientnet_advprop.data import sources
 from tools import reproduce
 from tools import suite as suite_lib
+from tools import suite_data
 
 
-@pytest.fixture(name='suite_path')
-def _suite_path(tmp_path):
+@pytest.fixture(name='suite_path', scope='module')
+def _suite_path(tmp_path_factory):
   """Two cells of two steps each on a few embedded images."""
   with open(modes.recipe_path('demo-suite'), encoding='utf-8') as file:
     values = yaml.safe_load(file)
@@ -32,19 +37,32 @@ def _suite_path(tmp_path):
   )
   values['stages'][0]['seeds'] = 2
   values['claims'] = values['claims'][:1]
-  path = tmp_path / 'tiny.yaml'
+  path = tmp_path_factory.mktemp('suite') / 'tiny.yaml'
   path.write_text(yaml.safe_dump(values, sort_keys=False))
   return path
 
 
-def _reproduce(tmp_path, suite_path, *flags):
+@pytest.fixture(name='work_dir', scope='module')
+def _work_dir(tmp_path_factory, suite_path):
+  """With the suite's images."""
+  directory = tmp_path_factory.mktemp('work')
+  suite = suite_lib.load(str(suite_path))
+  testdata = sources.data_dir(config_lib.DataConfig())
+  suite_data.prepare(suite, testdata, str(directory / 'data'), 1)
+  return directory
+
+
+def _command(tmp_path, suite_path, *flags):
   command = [sys.executable, reproduce.__file__, f'--suite={suite_path}']
-  command += [f'--work_dir={tmp_path / "work"}']
-  command += [f'--output_dir={tmp_path / "results"}', *flags]
+  return [*command, f'--output_dir={tmp_path / "results"}', *flags]
+
+
+def _reproduce(tmp_path, suite_path, *flags):
+  command = _command(tmp_path, suite_path, *flags)
   return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_a_finished_run_is_not_made_again(tmp_path, suite_path):
+def test_a_finished_run_is_not_made_again(tmp_path, suite_path, work_dir):
   """Three of four runs are there; the fourth is made and all reported."""
   suite = suite_lib.load(str(suite_path))
   made = {'clean': 50.0, 'corrupted': 40.0, 'auxiliary': 30.0}
@@ -64,8 +82,8 @@ def test_a_finished_run_is_not_made_again(tmp_path, suite_path):
   results.mkdir()
   path = results / 'tiny.jsonl'
   texts = [json.dumps(line) for line in (*lines, stale)]
-  path.write_text('\n'.join([*texts, '{"cell": "vani']) + '\n')
-  done = _reproduce(tmp_path, suite_path, '--jobs=1')
+  path.write_text('\n'.join([*texts, '{"cell": "vani']))
+  done = _reproduce(tmp_path, suite_path, '--jobs=1', f'--work_dir={work_dir}')
   assert done.returncode == 0, done.stderr
   found = reproduce.read_results(str(path), suite)
   assert list(found) == [(run.cell, run.seed) for run in suite.runs]
@@ -76,11 +94,59 @@ def test_a_finished_run_is_not_made_again(tmp_path, suite_path):
   assert '4 of 4 runs' in report and 'advprop.clean - vanilla.clean' in report
   assert (results / 'tiny-cells.png').read_bytes()[:4] == b'\x89PNG'
   # Corrupted whole: the test takes 32 pixels of it, as of others.
-  (corrupted, *_) = sorted((tmp_path / 'work' / 'data').glob('corrupted-*'))
+  (corrupted, *_) = sorted((work_dir / 'data').glob('corrupted-*'))
   (record,) = tf.data.TFRecordDataset(str(corrupted)).as_numpy_iterator()
   feature = tf.train.Example.FromString(record).features.feature
   image = tf.io.decode_image(feature['image/encoded'].bytes_list.value[0])
   assert image.shape == [40, 40, 3]
+
+
+def _left_behind(tmp_path, run):
+  """The folder of a run whose line no suite has taken yet."""
+  folder = tmp_path / 'work' / f'{run.cell}-{run.seed}-{run.digest}'
+  folder.mkdir(parents=True)
+  (folder / 'result.json').write_text(
+    json.dumps(
+      {
+        'cell': run.cell,
+        'seed': run.seed,
+        'digest': run.digest,
+        'accuracies': {'clean': 50.0, 'corrupted': 40.0, 'auxiliary': 30.0},
+        **dict(train_cpu_seconds=60, test_cpu_seconds=1),
+        **dict(tensorflow='2', python='3', date='2026-01-01'),
+      }
+    )
+  )
+  return folder
+
+
+def test_what_ended_after_its_suite_was_killed_counts(tmp_path, suite_path):
+  suite = suite_lib.load(str(suite_path))
+  folders = [_left_behind(tmp_path, run) for run in suite.runs[:3]]
+  path = tmp_path / 'tiny.jsonl'
+  path.write_text('{"cell": "vani')
+  runner = reproduce._Runner(suite, str(path), str(tmp_path / 'work'))
+  assert runner.missing == [suite.runs[3]]
+  assert not any(folder.exists() for folder in folders)
+  assert reproduce.read_results(str(path), suite) == runner.results
+
+
+def test_sigterm_stops_what_is_at_work(tmp_path, suite_path, work_dir):
+  """No run outlives its suite; what has no line stays, to be gone on with."""
+  command = _command(tmp_path, suite_path, '--jobs=1', f'--work_dir={work_dir}')
+  suite = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+  (first, *_) = suite_lib.load(str(suite_path)).runs
+  folder = work_dir / f'{first.cell}-{first.seed}-{first.digest}'
+  while not (folder / 'lock').exists():
+    assert suite.poll() is None
+    time.sleep(0.1)
+  suite.terminate()
+  _, log = suite.communicate()
+  assert suite.returncode == 143 and 'Traceback' not in log
+  assert log.splitlines()[-1].startswith('reproduce: stopped')
+  with open(folder / 'lock') as lock:  # Its process is gone.
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  assert not (tmp_path / 'results' / 'tiny.md').exists()
 
 
 @pytest.mark.parametrize(
@@ -93,7 +159,7 @@ def test_a_finished_run_is_not_made_again(tmp_path, suite_path):
   ],
 )
 def test_a_wrong_flag_ends_in_one_line(tmp_path, suite_path, flags, message):
-  done = _reproduce(tmp_path, suite_path, *flags)
+  done = _reproduce(tmp_path, suite_path, f'--work_dir={tmp_path}', *flags)
   assert done.returncode == 2
   line = done.stderr.splitlines()[-1]
   assert line.startswith('reproduce: ') and 'Traceback' not in done.stderr
