@@ -342,8 +342,7 @@ def main(_: list[str]) -> None:
       recipes.parse_overrides(_OVERRIDES.value),
     )
   except (OSError, ValueError) as error:
-    print('import_checkpoint:', error, file=sys.stderr)
-    sys.exit(2)
+    flag_parser.fail('import_checkpoint', error)
   print(f'Imported into {_MODEL_DIR.value}; now main.py --model_dir of it.')
 
 

@@ -144,8 +144,7 @@ def main(_: Sequence[str]) -> None:
   try:
     sheet = run(f.data_dir, f.split, f.images, f.image_size, f.level, f.seed)
   except (config_lib.ConfigError, records.DataError) as error:
-    print(f'preview_data: {error}', file=sys.stderr)
-    sys.exit(2)
+    flag_parser.fail('preview_data', error)
   sheet.save(f.output)
   print(f.output)
 

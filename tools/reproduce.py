@@ -187,8 +187,9 @@ class _Runner:
         for done, future in enumerate(
           concurrent.futures.as_completed(futures), 1
         ):
-          self._take(*future.result())
-          self._log(future.result()[1], len(futures) - done, jobs)
+          run, line = future.result()
+          self._take(run, line)
+          self._log(line, len(futures) - done, jobs)
       except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in list(self.processes):

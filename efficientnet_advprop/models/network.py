@@ -66,6 +66,7 @@ class Network(tf.keras.Model):
   def _classifier_initializer(
     self, num_classes: int
   ) -> tf.keras.initializers.Initializer:
+    """What the classifier's kernel is drawn from: each network has its own."""
     raise NotImplementedError
 
   def _trunk(self) -> list[Any]:
