@@ -11,18 +11,14 @@ alone, the lines become `<output_dir>/<suite>.md` and its plots.
 """
 
 from collections.abc import Sequence
-import concurrent.futures
 import dataclasses
 import fcntl
-import json
 import os
 import platform
-import shutil
 import signal
-import subprocess
 import sys
 import time
-from typing import Any, Optional
+from typing import Any
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
@@ -37,12 +33,12 @@ from efficientnet_advprop import modes
 from efficientnet_advprop.data import sources
 from efficientnet_advprop.evaluation import evaluator
 from efficientnet_advprop.training import distribution
-from efficientnet_advprop.training import reporting
 from efficientnet_advprop.training import trainer as trainer_lib
 from tools import flag_parser
 from tools import suite as suite_lib
 from tools import suite_data
 from tools import suite_report
+from tools import suite_runner
 
 # Behind the package, which chooses Keras and kernels before TensorFlow loads.
 import tensorflow as tf  # isort: skip
@@ -50,13 +46,6 @@ import tensorflow as tf  # isort: skip
 _ROOT = os.path.normpath(os.path.join(os.path.dirname(__file__), os.pardir))
 _USER_ERROR = 2
 _STOPPED = 143
-_RESULT = 'result.json'  # In a run's folder, until the suite has its line.
-# TensorFlow reads these when it starts.
-_ONE_THREAD = {
-  'TF_NUM_INTRAOP_THREADS': '1',
-  'TF_NUM_INTEROP_THREADS': '1',
-  'OMP_NUM_THREADS': '1',
-}
 
 _FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
 _SUITE = flags.DEFINE_string(
@@ -143,127 +132,6 @@ def make_run(
   }
 
 
-def read_results(
-  path: str, suite: suite_lib.Suite
-) -> dict[tuple[str, int], dict[str, Any]]:
-  """The lines of finished runs whose settings are still the suite's."""
-  digests = {(run.cell, run.seed): run.digest for run in suite.runs}
-  results = {}
-  if os.path.exists(path):
-    with open(path, encoding='utf-8') as file:
-      for text in file:
-        try:
-          line = json.loads(text)
-        except ValueError:
-          continue  # Cut when the suite was killed.
-        key = line['cell'], line['seed']
-        if digests.get(key) == line['digest']:
-          results[key] = line
-  return results
-
-
-class _Runner:
-  """Makes the missing runs of a suite in processes."""
-
-  def __init__(self, suite: suite_lib.Suite, path: str, work_dir: str):
-    self.suite, self.path, self.work_dir = suite, path, work_dir
-    self.results = read_results(path, suite)
-    _end_last_line(path)
-    for run in suite.runs:  # The suite was killed before it took their lines.
-      line = _read_result(_model_dir(run, work_dir))
-      if line is not None and (run.cell, run.seed) not in self.results:
-        self._take(run, line)
-    self.missing = [
-      run for run in suite.runs if (run.cell, run.seed) not in self.results
-    ]
-    self.seconds: dict[str, list[float]] = {}
-    self.processes: set[subprocess.Popen] = set()
-
-  def run_all(self, jobs: int) -> None:
-    """Makes them; if that is stopped, all that is at work saves and ends."""
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-      futures = [pool.submit(self._run, run) for run in self.missing]
-      try:
-        for done, future in enumerate(
-          concurrent.futures.as_completed(futures), 1
-        ):
-          run, line = future.result()
-          self._take(run, line)
-          self._log(line, len(futures) - done, jobs)
-      except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in list(self.processes):
-          process.terminate()
-        raise
-
-  def _run(self, run: suite_lib.Run) -> tuple[suite_lib.Run, dict[str, Any]]:
-    began = time.monotonic()
-    command = [sys.executable, os.path.abspath(__file__)]
-    command += [f'--suite={_SUITE.value}', f'--work_dir={self.work_dir}']
-    command += [f'--run={run.cell}:{run.seed}']
-    process = subprocess.Popen(command, env={**os.environ, **_ONE_THREAD})
-    self.processes.add(process)
-    process.wait()
-    self.processes.remove(process)
-    line = _read_result(_model_dir(run, self.work_dir))
-    if process.returncode or line is None:
-      raise config_lib.ConfigError(
-        'run', f'{run.cell}:{run.seed}', 'a run that ends; see above'
-      )
-    self.seconds.setdefault(run.cell, []).append(time.monotonic() - began)
-    return run, line
-
-  def _take(self, run: suite_lib.Run, line: dict[str, Any]) -> None:
-    """Writes down a run's line; its folder is of no use any more."""
-    with open(self.path, 'a', encoding='utf-8') as file:
-      file.write(json.dumps(line) + '\n')
-    self.results[run.cell, run.seed] = line
-    shutil.rmtree(_model_dir(run, self.work_dir))
-
-  def _log(self, line: dict[str, Any], left: int, jobs: int) -> None:
-    logging.info(
-      '%s, seed %d: %s  %d of %d runs left, %s',
-      line['cell'],
-      line['seed'],
-      ' '.join(f'{k} {v:.2f}' for k, v in line['accuracies'].items()),
-      left,
-      len(self.suite.runs),
-      reporting.format_seconds(self._seconds_left() / jobs),
-    )
-
-  def _seconds_left(self) -> float:
-    """As many as the cell's own runs took, else as the mean over all."""
-    every = [second for values in self.seconds.values() for second in values]
-    left = 0.0
-    for run in self.missing:
-      if (run.cell, run.seed) not in self.results:
-        known = self.seconds.get(run.cell, every)
-        left += sum(known) / len(known)
-    return left
-
-
-def _end_last_line(path: str) -> None:
-  """A line that was cut by a kill must not take the next one with it."""
-  with open(path, 'ab+') as file:
-    if file.tell():
-      file.seek(-1, os.SEEK_END)
-      if file.read() != b'\n':
-        file.write(b'\n')
-
-
-def _model_dir(run: suite_lib.Run, work_dir: str) -> str:
-  """Named by the settings, too: others' checkpoints are of no use."""
-  return os.path.join(work_dir, f'{run.cell}-{run.seed}-{run.digest}')
-
-
-def _read_result(model_dir: str) -> Optional[dict[str, Any]]:
-  path = os.path.join(model_dir, _RESULT)
-  if not os.path.exists(path):
-    return None
-  with open(path, encoding='utf-8') as file:
-    return json.load(file)
-
-
 def _single_run(suite: suite_lib.Suite, name: str, work_dir: str) -> None:
   """Makes a run and leaves its line in its folder."""
   runs = {f'{run.cell}:{run.seed}': run for run in suite.runs}
@@ -271,18 +139,15 @@ def _single_run(suite: suite_lib.Suite, name: str, work_dir: str) -> None:
   tf.config.experimental.enable_op_determinism()
   # Ctrl-C reaches all processes; the suite's own ends this one by SIGTERM.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
-  model_dir = _model_dir(runs[name], work_dir)
+  model_dir = suite_runner.model_dir(work_dir, runs[name])
   os.makedirs(model_dir, exist_ok=True)
   with open(os.path.join(model_dir, 'lock'), 'w') as lock:
     # A suite that was killed may have left a process at work on it.
     fcntl.flock(lock, fcntl.LOCK_EX)
-    if _read_result(model_dir) is None:
+    if suite_runner.read_line(model_dir) is None:
       data_dir = os.path.join(work_dir, 'data')
       line = make_run(runs[name], data_dir, model_dir)
-      path = os.path.join(model_dir, _RESULT)
-      with open(f'{path}.tmp', 'w', encoding='utf-8') as file:
-        json.dump(line, file)
-      os.replace(f'{path}.tmp', path)
+      suite_runner.leave_line(model_dir, line)
 
 
 def _stop(number: int, frame: object) -> None:
@@ -299,7 +164,7 @@ def _reproduce() -> None:
   output_dir = _OUTPUT_DIR.value
   os.makedirs(output_dir, exist_ok=True)
   path = os.path.join(output_dir, f'{suite.name}.jsonl')
-  results = read_results(path, suite)
+  results = suite_runner.read_results(path, suite)
   if not _REPORT.value:
     data_dir = _DATA_DIR.value or sources.data_dir(config_lib.DataConfig())
     directory = os.path.join(work_dir, 'data')
@@ -307,7 +172,9 @@ def _reproduce() -> None:
     suite_data.prepare(suite, data_dir, directory, jobs)
     for number in (signal.SIGTERM, signal.SIGINT):
       signal.signal(number, _stop)
-    runner = _Runner(suite, path, work_dir)
+    run = [sys.executable, os.path.abspath(__file__)]
+    run += [f'--suite={_SUITE.value}', f'--work_dir={work_dir}']
+    runner = suite_runner.Runner(suite, path, work_dir, run)
     runner.run_all(jobs)
     results = runner.results
   command = f'python tools/reproduce.py --suite={os.path.relpath(_SUITE.value)}'

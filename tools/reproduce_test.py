@@ -16,6 +16,7 @@ from efficientnet_advprop.data import sources
 from tools import reproduce
 from tools import suite as suite_lib
 from tools import suite_data
+from tools import suite_runner
 
 
 @pytest.fixture(name='suite_path', scope='module')
@@ -85,7 +86,7 @@ def test_a_finished_run_is_not_made_again(tmp_path, suite_path, work_dir):
   path.write_text('\n'.join([*texts, '{"cell": "vani']))
   done = _reproduce(tmp_path, suite_path, '--jobs=1', f'--work_dir={work_dir}')
   assert done.returncode == 0, done.stderr
-  found = reproduce.read_results(str(path), suite)
+  found = suite_runner.read_results(str(path), suite)
   assert list(found) == [(run.cell, run.seed) for run in suite.runs]
   last = suite.runs[3]
   assert set(found[last.cell, last.seed]['accuracies']) == set(made)
@@ -99,36 +100,6 @@ def test_a_finished_run_is_not_made_again(tmp_path, suite_path, work_dir):
   feature = tf.train.Example.FromString(record).features.feature
   image = tf.io.decode_image(feature['image/encoded'].bytes_list.value[0])
   assert image.shape == [40, 40, 3]
-
-
-def _left_behind(tmp_path, run):
-  """The folder of a run whose line no suite has taken yet."""
-  folder = tmp_path / 'work' / f'{run.cell}-{run.seed}-{run.digest}'
-  folder.mkdir(parents=True)
-  (folder / 'result.json').write_text(
-    json.dumps(
-      {
-        'cell': run.cell,
-        'seed': run.seed,
-        'digest': run.digest,
-        'accuracies': {'clean': 50.0, 'corrupted': 40.0, 'auxiliary': 30.0},
-        **dict(train_cpu_seconds=60, test_cpu_seconds=1),
-        **dict(tensorflow='2', python='3', date='2026-01-01'),
-      }
-    )
-  )
-  return folder
-
-
-def test_what_ended_after_its_suite_was_killed_counts(tmp_path, suite_path):
-  suite = suite_lib.load(str(suite_path))
-  folders = [_left_behind(tmp_path, run) for run in suite.runs[:3]]
-  path = tmp_path / 'tiny.jsonl'
-  path.write_text('{"cell": "vani')
-  runner = reproduce._Runner(suite, str(path), str(tmp_path / 'work'))
-  assert runner.missing == [suite.runs[3]]
-  assert not any(folder.exists() for folder in folders)
-  assert reproduce.read_results(str(path), suite) == runner.results
 
 
 def test_sigterm_stops_what_is_at_work(tmp_path, suite_path, work_dir):
