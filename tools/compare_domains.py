@@ -249,8 +249,7 @@ def main(_: list[str]) -> None:
   try:
     print(run(model_dir, output_dir, _WEIGHTS.value))
   except (*_USER_ERRORS, OSError) as error:
-    print('compare_domains:', error, file=sys.stderr)
-    sys.exit(2)
+    flag_parser.fail('compare_domains', error)
   print(f'\n{os.path.join(output_dir, "domains.json")} and domains.png')
 
 

@@ -157,7 +157,7 @@ def compare(
   return report, found
 
 
-def main(_: list[str]) -> int:
+def main(_: list[str]) -> None:
   """Prints the table; an error ends in one line and exit code 2."""
   try:
     path = os.path.join(_MODEL_DIR.value, 'config.yaml')
@@ -173,8 +173,7 @@ def main(_: list[str]) -> int:
     checkpoints.CheckpointError,
     records.DataError,
   ) as error:
-    print('compare_int8:', error, file=sys.stderr)
-    return 2
+    flag_parser.fail('compare_int8', error)
   figures = {
     row.reader: {
       'top_1': round(100 * row.top_1_accuracy, 2),
@@ -195,7 +194,6 @@ def main(_: list[str]) -> int:
   ]
   print(tables.format_table(['', *columns], rows))
   print(json.dumps(figures))
-  return 0
 
 
 parse_flags = flag_parser.parser('compare_int8', _FLAGS)

@@ -73,5 +73,7 @@ def test_a_wrong_flag_ends_in_one_line(capsys, argv, word):
 
 def test_no_run_ends_in_one_line(capsys, tmp_path):
   compare_int8._FLAGS(['compare_int8', f'--model_dir={tmp_path}'])
-  assert compare_int8.main([]) == 2
+  with pytest.raises(SystemExit) as stopped:
+    compare_int8.main([])
+  assert stopped.value.code == 2
   assert 'config.yaml' in capsys.readouterr().err

@@ -63,8 +63,8 @@ def read_run(model_dir: str) -> report.Run:
   return report.Run(name, config, results)
 
 
-def main(_: Sequence[str]) -> int:
-  """Writes the report; returns the exit code."""
+def main(_: Sequence[str]) -> None:
+  """Writes the report; an error ends in one line and exit code 2."""
   try:
     model_dirs, output_dir = _MODEL_DIRS.value, _OUTPUT_DIR.value
     if not model_dirs:
@@ -72,14 +72,8 @@ def main(_: Sequence[str]) -> int:
     if not output_dir:
       raise config_lib.ConfigError('output_dir', output_dir, 'a folder')
     print(report.write([read_run(path) for path in model_dirs], output_dir))
-  except modes.USER_ERRORS as error:
-    print(f'compare_runs: {error}', file=sys.stderr)
-    return 2
-  except OSError as error:
-    where = error.filename or 'file system'
-    print(f'compare_runs: {where}: {error.strerror}', file=sys.stderr)
-    return 2
-  return 0
+  except (*modes.USER_ERRORS, OSError) as error:
+    flag_parser.fail('compare_runs', error)
 
 
 parse_flags = flag_parser.parser('compare_runs', _FLAGS)

@@ -26,9 +26,12 @@ def _write_run(path, accuracy, **tests):
 
 
 def _run(*arguments):
-  return compare_runs.main(
-    compare_runs.parse_flags(['compare_runs', *arguments])
-  )
+  """Returns the exit code."""
+  try:
+    compare_runs.main(compare_runs.parse_flags(['compare_runs', *arguments]))
+  except SystemExit as stopped:
+    return stopped.code
+  return 0
 
 
 def test_runs_stand_side_by_side(tmp_path, capsys):

@@ -10,6 +10,7 @@ was stopped goes on where it was. docs/robustness.md shows more.
 from collections.abc import Sequence
 import os
 import sys
+from typing import cast
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
@@ -24,50 +25,68 @@ from efficientnet_advprop import recipes
 from efficientnet_advprop.evaluation import corruptions
 from tools import flag_parser
 
+_FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
+_OUTPUT_DIR = flags.DEFINE_string(
+  'output_dir', None, 'Where the corrupted set goes.', flag_values=_FLAGS
+)
+_CONFIG_FILE = flags.DEFINE_string(
+  'config_file', None, 'As in main.py.', flag_values=_FLAGS
+)
+_MODEL_DIR = flags.DEFINE_string(
+  'model_dir', None, 'As in main.py.', flag_values=_FLAGS
+)
+_DATA_DIR = flags.DEFINE_string(
+  'data_dir', None, 'As in main.py.', flag_values=_FLAGS
+)
+_OVERRIDES = flags.DEFINE_string(
+  'params_override',
+  '',
+  'As in main.py; model.image_size sets the size.',
+  flag_values=_FLAGS,
+)
+_NUM_IMAGES = flags.DEFINE_integer(
+  'num_images', None, 'At even distances. Default: all.', 1, flag_values=_FLAGS
+)
+_NUM_WORKERS = flags.DEFINE_integer(
+  'num_workers', os.cpu_count(), 'Processes at work.', 1, flag_values=_FLAGS
+)
+_SEED = flags.DEFINE_integer(
+  'seed', 0, 'Of everything random.', 0, flag_values=_FLAGS
+)
+flags.mark_flag_as_required('output_dir', _FLAGS)
 
-def main(_: Sequence[str]) -> int:
-  """Reads the flags, writes the set; returns the exit code."""
-  f = flags.FLAGS
+
+def _log(done: int, total: int) -> None:
+  logging.info('%d of %d corruptions written', done, total)
+
+
+def main(_: Sequence[str]) -> None:
+  """Writes the set; an error ends in one line and exit code 2."""
   logging.set_verbosity(logging.INFO)
+  output_dir = cast(str, _OUTPUT_DIR.value)
   try:
     config = modes.resolve_config(
-      f.model_dir,
-      f.config_file,
+      _MODEL_DIR.value,
+      _CONFIG_FILE.value,
       None,
-      f.data_dir,
-      recipes.parse_overrides(f.params_override),
+      _DATA_DIR.value,
+      recipes.parse_overrides(_OVERRIDES.value),
     )
     corruptions.write_corrupted(
       config,
-      f.output_dir,
-      f.seed,
-      f.num_images,
-      f.num_workers,
-      lambda done, total: logging.info(
-        '%d of %d corruptions written', done, total
-      ),
+      output_dir,
+      _SEED.value or 0,
+      _NUM_IMAGES.value,
+      _NUM_WORKERS.value or 1,
+      _log,
     )
-  except modes.USER_ERRORS as error:
-    print(f'corrupt: {error}', file=sys.stderr)
-    return 2
-  except OSError as error:
-    where = error.filename or 'file system'
-    print(f'corrupt: {where}: {error.strerror}', file=sys.stderr)
-    return 2
-  print(f.output_dir)
-  return 0
+  except (*modes.USER_ERRORS, OSError) as error:
+    flag_parser.fail('corrupt', error)
+  print(output_dir)
+
+
+parse_flags = flag_parser.parser('corrupt', _FLAGS)
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('output_dir', None, 'Where the corrupted set goes.')
-  flags.DEFINE_string('config_file', None, 'As in main.py.')
-  flags.DEFINE_string('model_dir', None, 'As in main.py.')
-  flags.DEFINE_string('data_dir', None, 'As in main.py.')
-  flags.DEFINE_string(
-    'params_override', '', 'As in main.py; model.image_size sets the size.'
-  )
-  flags.DEFINE_integer('num_images', None, 'Evenly spread. Default: all.', 1)
-  flags.DEFINE_integer('num_workers', os.cpu_count(), 'Processes at work.', 1)
-  flags.DEFINE_integer('seed', 0, 'Of everything random.', 0)
-  flags.mark_flag_as_required('output_dir')
-  app.run(main, flags_parser=flag_parser.parser('corrupt', flags.FLAGS))
+  app.run(main, flags_parser=parse_flags)

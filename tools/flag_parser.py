@@ -1,4 +1,4 @@
-"""How the tools read their flags: a wrong one ends in one line, exit code 2."""
+"""How tools read their flags; what is wrong ends in one line, exit code 2."""
 
 from collections.abc import Sequence
 import sys
@@ -43,5 +43,9 @@ def parser(
 def fail(program: str, error: Exception) -> NoReturn:
   """Ends the program with one line and the exit code of a user's error."""
   sys.stdout.flush()
-  print(f'{program}:', ' '.join(str(error).split()), file=sys.stderr)
+  if isinstance(error, OSError) and error.strerror:
+    problem = f'{error.filename or "file system"}: {error.strerror}'
+  else:
+    problem = ' '.join(str(error).split())
+  print(f'{program}: {problem}', file=sys.stderr)
   sys.exit(_USER_ERROR)

@@ -28,3 +28,19 @@ def test_a_wrong_flag_ends_in_one_line(capsys, argv):
     _parse(argv)
   (line,) = capsys.readouterr().err.splitlines()
   assert stopped.value.code == 2 and line.startswith('tool: ')
+
+
+@pytest.mark.parametrize(
+  'error, line',
+  [
+    (ValueError('more\nlines'), 'tool: more lines'),
+    (FileNotFoundError(2, 'No such file', 'a/b'), 'tool: a/b: No such file'),
+    (OSError(28, 'No space left'), 'tool: file system: No space left'),
+    (OSError('said by a library'), 'tool: said by a library'),
+  ],
+)
+def test_an_error_ends_in_one_line(capsys, error, line):
+  with pytest.raises(SystemExit) as stopped:
+    flag_parser.fail('tool', error)
+  assert stopped.value.code == 2
+  assert capsys.readouterr().err.splitlines() == [line]

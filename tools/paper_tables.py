@@ -73,15 +73,13 @@ def _cell(result: published.Result, runs_dir: Optional[str]) -> str:
   return f'{texts[0]:>4} / {texts[1]:4}'
 
 
-def main(_: Sequence[str]) -> int:
-  """Prints the tables; returns the exit code."""
+def main(_: Sequence[str]) -> None:
+  """Prints the tables; an error ends in one line and exit code 2."""
   runs_dir = _RUNS_DIR.value
   if runs_dir is not None and not os.path.isdir(runs_dir):
     problem = f'runs_dir: got {runs_dir!r}; allowed: a folder of runs'
-    print(f'paper_tables: {problem}', file=sys.stderr)
-    return 2
+    flag_parser.fail('paper_tables', ValueError(problem))
   print(format_results(published.results(), runs_dir))
-  return 0
 
 
 if __name__ == '__main__':

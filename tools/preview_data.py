@@ -143,9 +143,9 @@ def main(_: Sequence[str]) -> None:
   f = flags.FLAGS
   try:
     sheet = run(f.data_dir, f.split, f.images, f.image_size, f.level, f.seed)
-  except (config_lib.ConfigError, records.DataError) as error:
+    sheet.save(f.output)
+  except (config_lib.ConfigError, records.DataError, OSError) as error:
     flag_parser.fail('preview_data', error)
-  sheet.save(f.output)
   print(f.output)
 
 

@@ -44,7 +44,6 @@ from tools import suite_runner
 import tensorflow as tf  # isort: skip
 
 _ROOT = os.path.normpath(os.path.join(os.path.dirname(__file__), os.pardir))
-_USER_ERROR = 2
 _STOPPED = 143
 
 _FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
@@ -186,9 +185,8 @@ def main(_: Sequence[str]) -> int:
   logging.set_verbosity(logging.WARNING if _RUN.value else logging.INFO)
   try:
     _reproduce()
-  except modes.USER_ERRORS as error:
-    print(f'reproduce: {error}', file=sys.stderr)
-    return _USER_ERROR
+  except (*modes.USER_ERRORS, OSError) as error:
+    flag_parser.fail('reproduce', error)
   except trainer_lib.StoppedError as stopped:
     print(f'reproduce: {stopped}', file=sys.stderr)
     return _STOPPED

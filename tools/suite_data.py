@@ -84,7 +84,14 @@ def _find(
 def _write_part(
   source: records.Source, split: str, count: Optional[int], path: str
 ) -> int:
-  """Writes images from all over a split; returns their number."""
+  """Writes images at even distances in the order of reading.
+
+  Reading takes turns among files: of ten files, every tenth image is the first
+  file's.
+
+  Returns:
+    How many they are.
+  """
   if source.counts is None:
     raise records.DataError(f'{split}: too many images to count')
   total = sum(source.counts)

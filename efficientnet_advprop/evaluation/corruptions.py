@@ -159,7 +159,8 @@ def write_corrupted(
     config: of a run; its data and image size count.
     directory: gets `<corruption>/<severity>-00000-of-00001`.
     seed: of everything random.
-    num_images: how many images, evenly spread over the split; None: all.
+    num_images: how many images, at even distances in the order of reading,
+      which takes turns among files; None: all.
     num_workers: processes at work; 1 is this one alone.
     report: called with the numbers of corruptions done and in all.
 
@@ -259,7 +260,7 @@ def _write(job: _Job) -> None:
 def _images(
   config: config_lib.Config, count: int
 ) -> Iterator[tuple[int, np.ndarray, int]]:
-  """Images from all over the test set: place, uint8 pixels, label."""
+  """The images at even distances: place, uint8 pixels, label."""
   split = config.data.eval_split
   total = pipeline.num_images(config, split)
   picked = {number * total // count for number in range(count)}
