@@ -12,6 +12,7 @@ from tools import suite as suite_lib
 
 _LEVEL = 0.05  # Of significance, two-sided.
 _WIDTH = 7.0  # Of plots, in inches.
+_LEGEND = 'outside upper center'  # Dots may lie anywhere in the axes.
 
 Results = Mapping[tuple[str, int], Mapping[str, Any]]  # By cell and seed.
 
@@ -214,7 +215,7 @@ def _plot_cells(suite: suite_lib.Suite, results: Results, path: str) -> None:
   axes.set_yticks(range(len(suite.cells)), suite.cells)
   axes.set_xlabel('top-1 accuracy, %; a dot is a seed')
   if measures:
-    axes.legend(loc='best')
+    figure.legend(loc=_LEGEND, ncols=len(measures))
   figure.savefig(path, dpi=120)
 
 
@@ -239,5 +240,5 @@ def _plot_claims(
   figure.supxlabel(
     'percentage points in favour, mean and 95% interval', fontsize=10
   )
-  axes.legend(loc='best', fontsize=8)
+  figure.legend(loc=_LEGEND, ncols=len(colors))
   figure.savefig(path, dpi=120)
