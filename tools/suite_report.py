@@ -146,10 +146,10 @@ def write(
   start = os.path.join(directory, suite.name)
   _plot_cells(suite, results, f'{start}-cells.png')
   _plot_claims(suite.claims, verdicts, f'{start}-claims.png')
-  stacks = {
-    f'TensorFlow {line["tensorflow"]}, Python {line["python"]}, {line["date"]}'
-    for line in results.values()
-  }
+  stacks: dict[str, set[str]] = {}
+  for line in results.values():
+    stack = f'TensorFlow {line["tensorflow"]}, Python {line["python"]}'
+    stacks.setdefault(stack, set()).add(line['date'])
   seconds = sum(
     line['train_cpu_seconds'] + line['test_cpu_seconds']
     for line in results.values()
@@ -166,7 +166,7 @@ def write(
 {len(results)} of {len(suite.runs)} runs, {seconds / 3600:.1f} core-hours.
 Images: {images}; {suite.corrupted_images} of validation in 15 corruptions at
 5 severities, whose mean is `corrupted`.
-{'; '.join(sorted(stacks))}.
+{'; '.join(f'{s}, {", ".join(sorted(d))}' for s, d in stacks.items())}.
 
 ## Claims
 
