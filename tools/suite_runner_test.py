@@ -79,7 +79,7 @@ def test_only_lines_of_the_suite_s_settings_count(tmp_path):
 
 
 def test_missing_runs_are_made_and_the_time_left_is_told(tmp_path, caplog):
-  caplog.set_level(logging.INFO)
+  caplog.set_level(logging.INFO, 'absl')
   suite = _suite(2)
   folders = [_prepare(tmp_path, run) for run in suite.runs]
   runner = _runner(tmp_path, suite)
@@ -104,7 +104,7 @@ def test_a_run_that_fails_is_named_and_what_ended_stays(tmp_path):
 
 
 def test_a_run_at_work_tells_where_it_is(tmp_path, caplog, monkeypatch):
-  caplog.set_level(logging.INFO)
+  caplog.set_level(logging.INFO, 'absl')
   monkeypatch.setattr(suite_runner, '_STATUS_SECONDS', 0.01)
   suite = _suite(1)
   run = suite.runs[0]
