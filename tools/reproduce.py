@@ -163,8 +163,9 @@ def _reproduce() -> None:
   output_dir = _OUTPUT_DIR.value
   os.makedirs(output_dir, exist_ok=True)
   path = os.path.join(output_dir, f'{suite.name}.jsonl')
-  results = suite_runner.read_results(path, suite)
-  if not _REPORT.value:
+  if _REPORT.value:
+    results = suite_runner.read_results(path, suite)
+  else:
     data_dir = _DATA_DIR.value or sources.data_dir(config_lib.DataConfig())
     directory = os.path.join(work_dir, 'data')
     jobs = _JOBS.value or 1
