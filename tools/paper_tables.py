@@ -21,6 +21,7 @@ from absl import flags
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
+from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.evaluation import published
 from efficientnet_advprop.evaluation import tables
 from tools import flag_parser
@@ -77,8 +78,8 @@ def main(_: Sequence[str]) -> None:
   """Prints the tables; an error ends in one line and exit code 2."""
   runs_dir = _RUNS_DIR.value
   if runs_dir is not None and not os.path.isdir(runs_dir):
-    problem = f'runs_dir: got {runs_dir!r}; allowed: a folder of runs'
-    flag_parser.fail('paper_tables', ValueError(problem))
+    error = config_lib.ConfigError('runs_dir', runs_dir, 'a folder of runs')
+    flag_parser.fail('paper_tables', error)
   print(format_results(published.results(), runs_dir))
 
 
