@@ -64,6 +64,27 @@ def recomputed(
   return outputs
 
 
+def pad_symmetrically(inputs: tf.Tensor, window_size: int) -> tf.Tensor:
+  """Pads images by (window_size - 1) // 2 zeros on all four sides.
+
+  A strided convolution or pooling without padding of its own follows. Source:
+  `fixed_padding` in models/official/resnet of the tensorflow/tpu repository;
+  torchvision, timm and `keras.applications` pad ResNets in the same way.
+
+  Args:
+    inputs: [batch, height, width, channels].
+    window_size: height and width of the kernel or pooling window, in pixels.
+      It is odd.
+
+  Returns:
+    [batch, height + window_size - 1, width + window_size - 1, channels].
+  """
+  margin = (window_size - 1) // 2
+  if not margin:
+    return inputs
+  return tf.pad(inputs, [[0, 0], [margin, margin], [margin, margin], [0, 0]])
+
+
 class NormalizedConv2D(tf.keras.layers.Layer):
   """A convolution without bias, the batch norm behind it, perhaps a swish.
 
@@ -72,7 +93,8 @@ class NormalizedConv2D(tf.keras.layers.Layer):
   evaluation and export alike. Where code may be compiled, a swish takes the
   norm of training into its own passes.
 
-  `call(inputs, training=None, domain='main')`; padding is SAME.
+  `call(inputs, training=None, domain='main')`. The output has
+  ceil(size / strides) rows and columns.
   """
 
   def __init__(
@@ -82,6 +104,7 @@ class NormalizedConv2D(tf.keras.layers.Layer):
     strides: int = 1,
     *,
     swish: bool = False,
+    symmetric: bool = False,
     auxiliary_domains: Sequence[str] = (),
     momentum: float = 0.99,
     epsilon: float = 1e-3,
@@ -96,6 +119,10 @@ class NormalizedConv2D(tf.keras.layers.Layer):
       kernel_size: height and width of the kernel, in pixels.
       strides: in both directions.
       swish: whether x * sigmoid(x) follows the norm.
+      symmetric: whether a strided convolution pads both sides by
+        (kernel_size - 1) // 2 pixels, as `pad_symmetrically` does. Otherwise
+        padding is SAME, which pads an even size by one pixel more at the
+        bottom and right than at the top and left.
       auxiliary_domains: of the norm.
       momentum: of the norm.
       epsilon: of the norm.
@@ -108,6 +135,7 @@ class NormalizedConv2D(tf.keras.layers.Layer):
     self.kernel_size = kernel_size
     self.strides = strides
     self.swish = swish
+    self.symmetric = symmetric
     self.compiled = compiled
     self.norm = normalization.AuxBatchNormalization(
       auxiliary_domains,
@@ -178,7 +206,10 @@ class NormalizedConv2D(tf.keras.layers.Layer):
   ) -> tf.Tensor:
     kernel = tf.cast(kernel, inputs.dtype)
     if self.filters is not None:
-      return tf.nn.conv2d(inputs, kernel, self.strides, 'SAME')
+      padding = 'SAME'
+      if self.symmetric and self.strides > 1:
+        inputs, padding = pad_symmetrically(inputs, self.kernel_size), 'VALID'
+      return tf.nn.conv2d(inputs, kernel, self.strides, padding)
     if compiled:
       return kernels.depthwise_convolution(inputs, kernel, self.strides)
     strides = [1, self.strides, self.strides, 1]

@@ -116,3 +116,43 @@ def test_drop_path_keeps_or_zeroes_whole_examples():
   outputs = layers.drop_path(_X, tf.constant([0.1, 0.79, 0.8, 0.99]), 0.8)
   np.testing.assert_allclose(outputs[:2], _X[:2] / 0.8, rtol=1e-6)
   np.testing.assert_array_equal(outputs[2:], tf.zeros_like(_X[2:]))
+
+
+def test_symmetric_padding_is_pytorchs():
+  """Numbers of torch.nn.functional's conv2d and max_pool2d, padding=1."""
+  layer = layers.NormalizedConv2D(1, 3, 2, symmetric=True, epsilon=0.0)
+  images = tf.ones([1, 4, 4, 1])
+  layer.build(images.shape)
+  layer.kernel.assign(tf.ones([3, 3, 1, 1]))
+  expected = [[4, 6], [6, 9]]
+  np.testing.assert_array_equal(layer(images)[0, :, :, 0], expected)
+  convolved = layer._convolve(images, layer.kernel)  # As training calls it.
+  np.testing.assert_array_equal(convolved[0, :, :, 0], expected)
+
+  images = tf.reshape(tf.range(16.0), [1, 4, 4, 1])
+  padded = layers.pad_symmetrically(images, 3)
+  pooled = tf.nn.max_pool2d(padded, 3, 2, 'VALID')
+  np.testing.assert_array_equal(pooled[0, :, :, 0], [[5, 7], [13, 15]])
+
+
+@pytest.mark.parametrize('kernel_size', [1, 3, 7])
+@pytest.mark.parametrize('size', [1, 8, 9])
+def test_a_strided_convolution_equals_sums_over_padded_images(
+  kernel_size, size
+):
+  layer = layers.NormalizedConv2D(5, kernel_size, 2, symmetric=True)
+  images = _RNG.normal(size=(2, size, size, 3)).astype(np.float32)
+  layer.build(tf.TensorShape(images.shape))
+  half = kernel_size // 2
+  padded = np.pad(images, [(0, 0), (half, half), (half, half), (0, 0)])
+  rows = range((size + 1) // 2)
+  kernel = layer.kernel.numpy()
+  expected = np.zeros([2, len(rows), len(rows), 5])
+  for i in rows:
+    for j in rows:
+      window = padded[
+        :, 2 * i : 2 * i + kernel_size, 2 * j : 2 * j + kernel_size
+      ]
+      expected[:, i, j] = np.tensordot(window, kernel, 3)
+  outputs = layer(images) * (1 + 1e-3) ** 0.5  # The variance starts at 1.
+  np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)

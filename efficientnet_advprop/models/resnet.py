@@ -92,10 +92,16 @@ class ResidualBlock(tf.keras.layers.Layer):
 
 
 class ResNet(network.Network):
-  """ResNet-18 to -200. Nothing is drawn at random: `seed` changes nothing."""
+  """ResNet-18 to -200. Nothing is drawn at random: `seed` changes nothing.
+
+  Strided convolutions and the first pooling pad all sides equally, so that the
+  weights that torchvision, timm and Keras publish fit. NOTE: the official TPU
+  code does so for convolutions, but pads its pooling by SAME.
+  """
 
   def _create_trunk(self, **settings: Any) -> None:
     settings['epsilon'] = 1e-5
+    settings['symmetric'] = True
     model_config = self.model_config
     width = model_config.width_coefficient
     channels = efficientnet.round_filters(_FILTERS[0], width)
@@ -139,7 +145,8 @@ class ResNet(network.Network):
     x = layers.normalized_pixels(images, pixels)
     x = tf.nn.relu(self.stem(x, **mode))
     if self.is_pooled:
-      x = tf.nn.max_pool2d(x, 3, 2, 'SAME')
+      # Zeros change no maximum, as the activations are not negative.
+      x = tf.nn.max_pool2d(layers.pad_symmetrically(x, 3), 3, 2, 'VALID')
     for block in self.blocks:
       x = self.run_block(block, x, **mode)
     x = tf.cast(tf.reduce_mean(x, [1, 2]), tf.float32)

@@ -38,9 +38,12 @@ def _reference(stages, is_small):
     return layer(x)
 
   def convolution(x, filters, size, strides):
+    if strides > 1:  # All sides are padded equally.
+      x = tf.keras.layers.ZeroPadding2D((size - 1) // 2)(x)
+    padding = 'same' if strides == 1 else 'valid'
     x = add(
       x,
-      tf.keras.layers.Conv2D(filters, size, strides, 'same', use_bias=False),
+      tf.keras.layers.Conv2D(filters, size, strides, padding, use_bias=False),
     )
     return add(x, tf.keras.layers.BatchNormalization(epsilon=1e-5))
 
@@ -50,7 +53,8 @@ def _reference(stages, is_small):
     x = relu(convolution(inputs, 16, 3, 1))
   else:
     x = relu(convolution(inputs, 16, 7, 2))
-    x = tf.keras.layers.MaxPool2D(3, 2, 'same')(x)
+    x = tf.keras.layers.ZeroPadding2D(1)(x)
+    x = tf.keras.layers.MaxPool2D(3, 2)(x)
   for stage, repeats in enumerate(stages):
     filters = 16 * 2**stage
     for repeat in range(repeats):

@@ -15,7 +15,10 @@ def initialize(model: tf.keras.Model, checkpoint: str) -> None:
   """Gives a new network the averaged weights of another run.
 
   The averaged ones are those that the other run is evaluated with. A classifier
-  for another number of classes keeps the random weights that it has. Norms of
+  for another number of classes starts at zero, so that the first loss is the
+  logarithm of the number of classes and the first gradients leave the loaded
+  weights as they are. Source: the fine-tuning code of Big Transfer (Kolesnikov
+  et al., ECCV 2020), which starts its new head at zero. Norms of
   an auxiliary domain that the other network lacks start as copies of its main
   norms; those of a domain that the new network lacks are left out. All else
   must be there in its shape.
@@ -34,14 +37,16 @@ def initialize(model: tf.keras.Model, checkpoint: str) -> None:
   places = _places(model)
   variables = {p: v for p, v in places.items() if isinstance(v, tf.Variable)}
   anew: set[str] = set()  # What does not come from the checkpoint.
+  of_head: set[str] = set()  # Of a classifier for other classes.
   notes = []
 
   (head,) = (p for p, layer in places.items() if layer is model.classifier)
   bias = f'{head}/bias'
   if bias in values and values[bias].shape != tuple(variables[bias].shape):
-    anew |= _within([head], variables)
+    of_head = _within([head], variables)
+    anew |= of_head
     notes.append(
-      f'the classifier starts anew ({len(values[bias])} classes there,'
+      f'the classifier starts at zero ({len(values[bias])} classes there,'
       f' {variables[bias].shape[0]} here)'
     )
 
@@ -64,6 +69,8 @@ def initialize(model: tf.keras.Model, checkpoint: str) -> None:
     {place: value for place, value in values.items() if place not in unused},
     checkpoint,
   )
+  for place in of_head:
+    variables[place].assign(tf.zeros_like(variables[place]))
   for domain in copied:
     models.copy_main_norm(model, domain)
   logging.info('%s', '; '.join([f'Starting from {checkpoint}', *notes]))

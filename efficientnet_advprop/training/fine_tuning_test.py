@@ -59,17 +59,28 @@ def test_all_averaged_weights_are_taken(run):
   _assert_equal(model.variables, average.variables)
 
 
-def test_another_number_of_classes_gets_a_new_head(run, caplog):
+def test_another_number_of_classes_starts_at_zero(run, caplog):
   model_dir, average = run
   model = _model(classes=3)
-  before = [variable.numpy() for variable in model.classifier.variables]
+  assert np.any(model.classifier.kernel)  # From scratch it is drawn.
   with caplog.at_level('INFO', 'absl'):
     fine_tuning.initialize(
       model, os.path.join(model_dir, 'checkpoints', 'ckpt-7')
     )
-  _assert_equal(model.classifier.variables, before)
   _assert_equal(model.variables[:-2], average.variables[:-2])
-  assert 'starts anew (10 classes there, 3 here)' in caplog.text
+  assert 'starts at zero (10 classes there, 3 here)' in caplog.text
+  images = tf.random.stateless_uniform([4, 16, 16, 3], [0, 0], -1, 1)
+  np.testing.assert_array_equal(model(images), np.zeros([4, 3]))
+  with tf.GradientTape() as tape:
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+      [0, 1, 2, 0], model(images, training=True)
+    )
+  # The classifier learns at once, the loaded weights from the second step on.
+  gradients = tape.gradient(
+    losses, [model.classifier.kernel, model.stem.kernel]
+  )
+  np.testing.assert_allclose(losses, np.log(3), rtol=1e-6)
+  assert np.any(gradients[0]) and not np.any(gradients[1])
 
 
 def test_missing_auxiliary_norms_are_copies_of_the_main_ones(plain_run, caplog):
