@@ -4,7 +4,7 @@ One row per image: the original, a random crop, each operation of AutoAugment
 and RandAugment on that crop (as strong as --level), and the two views that
 fine-grained AdvProp trains on.
 
-  python tools/preview_data.py --data_dir=<TFRecords or class folders> \
+  python tools/preview_data.py --data_dir=<images> \
       --split=train --output=/tmp/preview.png
 
 Without --data_dir the embedded data set is shown.
