@@ -6,7 +6,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 import pytest
 
-from efficientnet_advprop.training import distribution
+from efficientnet_advprop import devices
 
 # Behind the package, which chooses Keras and kernels before TensorFlow loads.
 import tensorflow as tf  # isort: skip
@@ -25,4 +25,4 @@ def _two_replicas() -> tf.distribute.Strategy:
 
   A second one over the same devices would fail; `create_strategy` knows why.
   """
-  return distribution.create_strategy('mirrored')
+  return devices.create_strategy('mirrored')

@@ -17,8 +17,8 @@ import time
 import pytest
 import tensorflow as tf
 
-from efficientnet_advprop import checkpoints
-from efficientnet_advprop.data import fake_data
+from efficientnet_advprop.testing import tiny_data
+from efficientnet_advprop.weights import checkpoints
 
 _ROOT = Path(__file__).parent
 _TINY = (
@@ -124,8 +124,8 @@ def test_a_bad_label_ends_in_one_line(tmp_path):
   serialized = list(tf.data.TFRecordDataset(str(shard)).as_numpy_iterator())
   example = tf.train.Example.FromString(serialized[3])
   encoded = example.features.feature['image/encoded'].bytes_list.value[0]
-  serialized[3] = fake_data.example(encoded, 11)
-  fake_data.write_shard(shard, serialized)
+  serialized[3] = tiny_data.example(encoded, 11)
+  tiny_data.write_shard(shard, serialized)
   command = _command(tmp_path / 'run', f'--data_dir={data}')
   done = subprocess.run(command, capture_output=True, text=True, check=False)
   line = _last_line(done, done.stderr)

@@ -17,9 +17,10 @@ from absl import flags
 from absl import logging
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import modes
-from efficientnet_advprop import recipes
-from efficientnet_advprop.training import distribution
+from efficientnet_advprop import devices
+from efficientnet_advprop.app import modes
+from efficientnet_advprop.base import errors
+from efficientnet_advprop.config import recipes
 from efficientnet_advprop.training import trainer
 
 # Behind the package, which chooses the Keras that TensorFlow brings.
@@ -59,7 +60,7 @@ flags.DEFINE_string(
 flags.DEFINE_string(
   'strategy',
   'auto',
-  f'Which devices to use: {", ".join(distribution.STRATEGIES)}.',
+  f'Which devices to use: {", ".join(devices.STRATEGIES)}.',
 )
 flags.DEFINE_string('tpu', None, "`local` on a TPU VM, else a TPU's name.")
 flags.DEFINE_string('tpu_zone', None, 'The zone of a TPU given by name.')
@@ -73,13 +74,11 @@ _FILE_ERRORS = (
   tf.errors.PermissionDeniedError,
   tf.errors.ResourceExhaustedError,
 )
-_USER_ERROR = 2
-_TERMINATED = 143  # As a shell reports a process that SIGTERM ended.
 
 
 def _run() -> None:
   config_lib.check_choice('mode', FLAGS.mode, _MODES)
-  config_lib.check_choice('strategy', FLAGS.strategy, distribution.STRATEGIES)
+  config_lib.check_choice('strategy', FLAGS.strategy, devices.STRATEGIES)
   config = modes.resolve_config(
     FLAGS.model_dir,
     FLAGS.config_file,
@@ -94,10 +93,10 @@ def _run() -> None:
   export_dir = FLAGS.export_dir or os.path.join(model_dir, 'export')
   if FLAGS.strategy in ('auto', 'tpu'):
     places = {'data_dir': config.data.dir or 'none', 'model_dir': model_dir}
-    distribution.check_reachable(FLAGS.tpu, places)
+    devices.check_reachable(FLAGS.tpu, places)
   # A run is a function of its config and seed alone.
   tf.config.experimental.enable_op_determinism()
-  strategy = distribution.create_strategy(
+  strategy = devices.create_strategy(
     FLAGS.strategy, FLAGS.tpu, FLAGS.tpu_zone, FLAGS.gcp_project
   )
   if FLAGS.mode == 'train':
@@ -112,7 +111,7 @@ def _run() -> None:
 
 def _fail(message: object) -> int:
   print(f'main.py: {message}', file=sys.stderr)
-  return _USER_ERROR
+  return errors.EXIT_USER_ERROR
 
 
 def main(argv: Sequence[str]) -> int:
@@ -122,7 +121,7 @@ def main(argv: Sequence[str]) -> int:
   logging.set_verbosity(logging.INFO)
   try:
     _run()
-  except modes.USER_ERRORS as error:
+  except errors.UserError as error:
     return _fail(error)
   except OSError as error:
     return _fail(f'{error.filename or "file system"}: {error.strerror}')
@@ -130,7 +129,7 @@ def main(argv: Sequence[str]) -> int:
     return _fail((error.message or type(error).__name__).splitlines()[0])
   except trainer.StoppedError as stopped:
     logging.info('%s', stopped)
-    return _TERMINATED
+    return errors.EXIT_TERMINATED
   return 0
 
 

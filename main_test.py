@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from efficientnet_advprop import checkpoints
+from efficientnet_advprop.weights import checkpoints
 import main
 
 _ROOT = os.path.dirname(os.path.abspath(__file__))

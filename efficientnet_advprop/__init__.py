@@ -21,13 +21,13 @@ if hasattr(tf.keras, 'ops'):  # A module that only Keras 3 has.
   )
 
 from efficientnet_advprop.attacks import attack
-from efficientnet_advprop.checkpoints import restore
 from efficientnet_advprop.config import AttackConfig
 from efficientnet_advprop.config import Config
 from efficientnet_advprop.config import ConfigError
 from efficientnet_advprop.config import load_config
-from efficientnet_advprop.models import AuxBatchNormalization
-from efficientnet_advprop.models import build_model
+from efficientnet_advprop.layers.normalization import AuxBatchNormalization
+from efficientnet_advprop.models.factory import build_model
+from efficientnet_advprop.weights.checkpoints import restore
 
 __all__ = [
   'AttackConfig',

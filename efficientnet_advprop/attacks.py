@@ -10,7 +10,7 @@ from typing import Callable
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import randomness
+from efficientnet_advprop.base import randomness
 
 # Length of one 0-255 pixel level in images of the range [-1, 1].
 PIXEL_LEVEL = 2 / 255

@@ -25,11 +25,11 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import models
 from efficientnet_advprop.export import saved_model
 from efficientnet_advprop.export import tflite
+from efficientnet_advprop.models import factory
 from tools import benchmark_step
-from tools import flag_parser
+from tools.commands import flag_parser
 
 import tensorflow as tf  # isort: skip
 
@@ -83,7 +83,7 @@ def write_files(
   Returns:
     The folder of the SavedModel, and TFLite files by their variants.
   """
-  model = models.create_model(config.model, config.data.num_classes, ())
+  model = factory.create_model(config.model, config.data.num_classes, ())
   names = [str(label) for label in range(config.data.num_classes)]
   saved_model.write_saved_model(model, config, names, directory)
   size = config.model.image_size

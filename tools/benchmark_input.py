@@ -10,10 +10,10 @@ because absolute rates drift. The last line is JSON:
   two_views                  time of the plain and the augmented view from one
                              decode / time of the plain view alone
 
-The first three are better when larger, the last when smaller. The peers are
-described in tools/input_peers.py. Pictures are crops of the two photographs
-that come with scikit-learn (an optional install), without it drawn noise with
-the spectrum of photographs, as JPEGs of 500 x 400 pixels.
+The first three are better when larger, the last when smaller. The file
+tools/measuring/input_peers.py describes the peers. Pictures are crops of the
+two photographs that come with scikit-learn (an optional install), without it
+drawn noise with the spectrum of photographs, as JPEGs of 500 x 400 pixels.
 
   python tools/benchmark_input.py --quick
 """
@@ -40,8 +40,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.data import augmentation
 from efficientnet_advprop.data import preprocessing
-from tools import flag_parser
-from tools import input_peers
+from tools.commands import flag_parser
+from tools.measuring import input_peers
 
 _PICTURES = 16
 _WIDTH, _HEIGHT = 500, 400

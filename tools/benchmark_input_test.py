@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop.data import image_ops_test
-from efficientnet_advprop.data import pillow_reference
+from efficientnet_advprop.testing import pillow_operations
 from tools import benchmark_input
-from tools import input_peers
+from tools.measuring import input_peers
 
 
 def _burn(milliseconds):
@@ -61,7 +61,7 @@ def test_the_official_structure_does_the_same_work_as_pillow(name):
   value.update({'Rotate': 12.0, 'TranslateY': 40.0})
   value = value.get(name, 0.12)
   result = input_peers.OFFICIAL[name](tf.constant(picture), value)
-  pillow = pillow_reference.apply(Image.fromarray(picture), name, value)
+  pillow = pillow_operations.apply(Image.fromarray(picture), name, value)
   difference = np.abs(result.numpy().astype(int) - np.asarray(pillow)).max(-1)
   # Nearest sampling from pixel corners, not centres, picks other neighbours.
   if name in ('Rotate', 'ShearX', 'ShearY'):

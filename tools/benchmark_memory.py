@@ -30,7 +30,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop import config as config_lib
 from tools import benchmark_step
-from tools import flag_parser
+from tools.commands import flag_parser
 
 # Several programs share names of flags; only the one that runs defines them
 # for all.

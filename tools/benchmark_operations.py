@@ -33,13 +33,13 @@ import tensorflow as tf
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import randomness
+from efficientnet_advprop.base import randomness
 from efficientnet_advprop.data import augmentation
-from efficientnet_advprop.data import pillow_reference
 from efficientnet_advprop.data import preprocessing
+from efficientnet_advprop.testing import pillow_operations
 from tools import benchmark_input
-from tools import flag_parser
-from tools import input_peers
+from tools.commands import flag_parser
+from tools.measuring import input_peers
 
 _LEVELS = range(11)
 _TIMED_LEVEL = 8
@@ -78,7 +78,7 @@ def largest_difference(name: str, pictures: Sequence[np.ndarray]) -> int:
   for value in magnitudes(name, len(pictures[0])):
     for picture in pictures:
       ours = augmentation.apply_operation(tf.constant(picture), name, value)
-      pillow = pillow_reference.apply(Image.fromarray(picture), name, value)
+      pillow = pillow_operations.apply(Image.fromarray(picture), name, value)
       difference = ours.numpy().astype(int) - np.asarray(pillow)
       worst = max(worst, int(abs(difference).max()))
   return worst
@@ -116,7 +116,7 @@ def _operation_paths(
       paths[f'official {name}'] = path
     paths[f'pillow {name}'] = benchmark_input.loop_path(
       in_pillow,
-      functools.partial(pillow_reference.apply, name=name, value=value),
+      functools.partial(pillow_operations.apply, name=name, value=value),
     )
   return paths
 

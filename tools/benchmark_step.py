@@ -37,12 +37,12 @@ import numpy as np
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import models
+from efficientnet_advprop import devices
 from efficientnet_advprop.evaluation import evaluator
-from efficientnet_advprop.training import distribution
+from efficientnet_advprop.models import factory
 from efficientnet_advprop.training import optimization
 from efficientnet_advprop.training import trainer
-from tools import flag_parser
+from tools.commands import flag_parser
 
 # Behind the package, which chooses Keras and kernels before TensorFlow loads.
 import tensorflow as tf  # isort: skip
@@ -122,14 +122,14 @@ def random_batch(size: int, batch_size: int) -> dict[str, tf.Tensor]:
 
 def our_step(config: config_lib.Config, batch: dict[str, tf.Tensor]) -> Step:
   """The step as training runs it on one device."""
-  strategy = distribution.create_strategy('one_device')
+  strategy = devices.create_strategy('one_device')
   with strategy.scope():
     model, average = (
-      models.create_model(
+      factory.create_model(
         config.model,
         _NUM_CLASSES,
         config.auxiliary_domains,
-        compiled=distribution.compiles_layers(strategy),
+        compiled=devices.compiles_layers(strategy),
         rematerialized=config.train.rematerialize,
       )
       for _ in range(2)
@@ -173,12 +173,12 @@ def evaluation_steps(
   config: config_lib.Config, batch: dict[str, tf.Tensor]
 ) -> dict[str, Step]:
   """The bare network in inference mode, `plain`, and a step of evaluation."""
-  strategy = distribution.create_strategy('one_device')
+  strategy = devices.create_strategy('one_device')
   with strategy.scope():
-    model = models.create_model(
+    model = factory.create_model(
       config.model,
       _NUM_CLASSES,
-      compiled=distribution.compiles_layers(strategy),
+      compiled=devices.compiles_layers(strategy),
     )
   weights = tf.ones_like(batch['label'], tf.float32)
   judge = evaluator.Evaluator(config, strategy, model)

@@ -33,11 +33,12 @@ if not __package__:  # Run as a file: let it find its neighbors all the same.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop.data import records
-from tools import flag_parser
-from tools import image_listing
-from tools import tfrecord_manifest
-from tools import tfrecord_shards
+from efficientnet_advprop.base import errors
+from efficientnet_advprop.base import files
+from tools.commands import flag_parser
+from tools.tfrecords import image_listing
+from tools.tfrecords import manifest as manifest_lib
+from tools.tfrecords import shards as shards_lib
 
 _DEFAULT_SHARDS = {'train': 1024, 'validation': 128}
 _OTHER_SHARDS = 128
@@ -72,7 +73,7 @@ def convert(
       allowed = f'at most the {len(listed)} images of {split}'
       raise config_lib.ConfigError('num_shards', num_shards[split], allowed)
   os.makedirs(output_dir, exist_ok=True)
-  with tfrecord_manifest.locked(output_dir):
+  with manifest_lib.locked(output_dir):
     _write_labels(output_dir, inputs, images)
     manifests = {
       split: _convert_split(
@@ -84,7 +85,7 @@ def convert(
     if unreadable > max_unreadable:
       for split, manifest in manifests.items():
         _drop_incomplete(output_dir, split, manifest)
-      raise records.DataError(
+      raise errors.DataError(
         f'{unreadable} unreadable files, --max_unreadable={max_unreadable};'
         ' their shards were deleted; repair the files listed above, or allow'
         ' them, and run again'
@@ -108,13 +109,11 @@ def _write_labels(
       expected, where = names, inputs[split]
     differing = set(names) ^ set(expected)
     if differing:
-      raise records.DataError(
+      raise errors.DataError(
         f'{inputs[split]}: its classes are not those of {where}:'
         f' {min(differing)!r} is in one only'
       )
-  tfrecord_manifest.write_text(
-    path, ''.join(f'{name}\n' for name in expected or ())
-  )
+  files.write(path, ''.join(f'{name}\n' for name in expected or ()))
 
 
 def _convert_split(
@@ -133,7 +132,7 @@ def _convert_split(
     'pillow': PIL.__version__,  # Others may write repaired images otherwise.
     'counts': dict(collections.Counter(i.class_name for i in images)),
   }
-  manifest = tfrecord_manifest.resume(output_dir, split, settings)
+  manifest = manifest_lib.resume(output_dir, split, settings)
   for unfinished in glob.glob(
     os.path.join(glob.escape(output_dir), f'.{split}-?????-of-?????.tmp')
   ):
@@ -141,9 +140,9 @@ def _convert_split(
   order = np.random.default_rng(seed).permutation(len(images))
   classes = image_listing.class_names(images)
   tasks = [
-    tfrecord_shards.ShardTask(
+    shards_lib.ShardTask(
       number,
-      tfrecord_manifest.shard_path(output_dir, split, number, num_shards),
+      manifest_lib.shard_path(output_dir, split, number, num_shards),
       [images[i] for i in members],
       classes,
     )
@@ -155,14 +154,12 @@ def _convert_split(
     '%s: %d images of %d classes; %d of %d shards to write',
     *(split, len(images), len(classes), len(tasks), num_shards),
   )
-  path = os.path.join(output_dir, split + tfrecord_manifest.SUFFIX)
+  path = os.path.join(output_dir, split + manifest_lib.SUFFIX)
   if tasks:
-    done = tfrecord_shards.run(
-      tfrecord_shards.write_shard, tasks, left, num_workers
-    )
+    done = shards_lib.run(shards_lib.write_shard, tasks, left, num_workers)
     for number, result in done:
       manifest['shards'][str(number)] = result
-      tfrecord_manifest.write(path, manifest)
+      manifest_lib.write(path, manifest)
   return manifest
 
 
@@ -203,12 +200,10 @@ def _drop_incomplete(
   count = manifest['settings']['num_shards']
   for number, shard in list(manifest['shards'].items()):
     if shard['unreadable']:
-      os.remove(
-        tfrecord_manifest.shard_path(output_dir, split, int(number), count)
-      )
+      os.remove(manifest_lib.shard_path(output_dir, split, int(number), count))
       del manifest['shards'][number]
-  tfrecord_manifest.write(
-    os.path.join(output_dir, split + tfrecord_manifest.SUFFIX), manifest
+  manifest_lib.write(
+    os.path.join(output_dir, split + manifest_lib.SUFFIX), manifest
   )
 
 
@@ -222,24 +217,22 @@ def verify(output_dir: str, num_workers: int) -> None:
     DataError: something is wrong; every problem was printed, a line each.
     OSError: something cannot be read.
   """
-  pattern = os.path.join(
-    glob.escape(output_dir), f'*{tfrecord_manifest.SUFFIX}'
-  )
+  pattern = os.path.join(glob.escape(output_dir), f'*{manifest_lib.SUFFIX}')
   paths = sorted(glob.glob(pattern))
   if not paths:
-    raise records.DataError(f'{output_dir}: no data set of this converter')
+    raise errors.DataError(f'{output_dir}: no data set of this converter')
   with open(os.path.join(output_dir, 'labels.txt'), encoding='utf-8') as file:
     classes = file.read().splitlines()
   problems = 0
   for path in paths:
-    split = os.path.basename(path)[: -len(tfrecord_manifest.SUFFIX)]
-    manifest = tfrecord_manifest.read(path)
+    split = os.path.basename(path)[: -len(manifest_lib.SUFFIX)]
+    manifest = manifest_lib.read(path)
     found = _verify_split(output_dir, split, manifest, classes, num_workers)
     for problem in found:
       print(problem)
     problems += len(found)
   if problems:
-    raise records.DataError(f'{output_dir}: {problems} problems, listed above')
+    raise errors.DataError(f'{output_dir}: {problems} problems, listed above')
 
 
 def _verify_split(
@@ -252,9 +245,9 @@ def _verify_split(
   """The problems of a split, a line each; prints what was read."""
   count, shards = manifest['settings']['num_shards'], manifest['shards']
   tasks = [
-    tfrecord_shards.CheckTask(
+    shards_lib.CheckTask(
       int(number),
-      tfrecord_manifest.shard_path(output_dir, split, int(number), count),
+      manifest_lib.shard_path(output_dir, split, int(number), count),
       shards[number]['written'],
       classes,
     )
@@ -266,7 +259,7 @@ def _verify_split(
   total = sum(task.num_records for task in tasks)
   found: collections.Counter[str] = collections.Counter()
   results = dict(
-    tfrecord_shards.run(tfrecord_shards.verify_shard, tasks, total, num_workers)
+    shards_lib.run(shards_lib.verify_shard, tasks, total, num_workers)
   )
   problems = [p for n in sorted(results) for p in results[n]['problems']]
   for result in results.values():

@@ -18,8 +18,8 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.base import errors
 from efficientnet_advprop.data import pipeline
-from efficientnet_advprop.data import records
 from tools import build_tfrecords
 
 _TOOL = Path(__file__).with_name('build_tfrecords.py')
@@ -200,7 +200,7 @@ def _recorded(folder):
 )
 def test_other_settings_are_refused(raw, copy, changes, problem):
   before = _files(copy)
-  with pytest.raises(records.DataError, match=problem):
+  with pytest.raises(errors.DataError, match=problem):
     _convert(raw, copy, **changes)
   assert _files(copy) == before
 
@@ -208,7 +208,7 @@ def test_other_settings_are_refused(raw, copy, changes, problem):
 def test_another_list_of_images_is_refused(raw, copy, tmp_path):
   root = Path(shutil.copytree(raw, tmp_path / 'raw'))
   (root / 'train/n01/train_n01_02.JPEG').unlink()
-  with pytest.raises(records.DataError, match='begun with images'):
+  with pytest.raises(errors.DataError, match='begun with images'):
     _convert(root, copy)
 
 
@@ -217,7 +217,7 @@ def test_unreadable_files_fail_unless_allowed(raw, tmp_path, capsys):
   for name, data in zip(_BROKEN, (b'', b'text', _cut_jpeg())):
     (root / 'train' / name[:3] / name).write_bytes(data)
   output = tmp_path / 'output'
-  with pytest.raises(records.DataError, match=r'3 unreadable .*=2') as caught:
+  with pytest.raises(errors.DataError, match=r'3 unreadable .*=2') as caught:
     _convert(root, output, max_unreadable=2)
   assert '\n' not in str(caught.value)
   lines = capsys.readouterr().out.splitlines()
@@ -320,7 +320,7 @@ def test_verify_names_file_and_record(copy, capsys, damage, problem):
   damage(path)
   # One split is enough, and quicker.
   (copy / 'train.manifest.json').unlink()
-  with pytest.raises(records.DataError, match='problems, listed above'):
+  with pytest.raises(errors.DataError, match='problems, listed above'):
     build_tfrecords.verify(str(copy), num_workers=1)
   lines = capsys.readouterr().out.splitlines()
   pattern = f'{re.escape(str(path))}: {problem}'
@@ -337,7 +337,7 @@ def test_verify_counts_classes(copy, capsys):
 
   (copy / 'train.manifest.json').unlink()
   _rewrite(copy / 'validation-00000-of-00002', relabel)
-  with pytest.raises(records.DataError, match='2 problems, listed above'):
+  with pytest.raises(errors.DataError, match='2 problems, listed above'):
     build_tfrecords.verify(str(copy), num_workers=1)
   output = capsys.readouterr().out
   assert ': 9 records of 10' in output and ': 11 records of 10' in output

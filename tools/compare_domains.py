@@ -27,14 +27,16 @@ import numpy as np
 # A script finds the package only beside its own folder.
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
-from efficientnet_advprop import checkpoints
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import models
-from efficientnet_advprop.data import records
+from efficientnet_advprop.base import errors
+from efficientnet_advprop.base import paths
 from efficientnet_advprop.evaluation import evaluator
 from efficientnet_advprop.evaluation import tables
-from efficientnet_advprop.models.normalization import NORM_VARIABLES
-from tools import flag_parser
+from efficientnet_advprop.layers import normalization
+from efficientnet_advprop.layers.normalization import NORM_VARIABLES
+from efficientnet_advprop.models import factory
+from efficientnet_advprop.weights import checkpoints
+from tools.commands import flag_parser
 
 import tensorflow as tf  # isort: skip
 
@@ -66,11 +68,6 @@ _PANELS = (
   ('gamma and beta', False, ('gamma_difference', 'beta_difference')),
 )
 
-_USER_ERRORS = (
-  config_lib.ConfigError,
-  checkpoints.CheckpointError,
-  records.DataError,
-)
 
 Distances = dict[str, Any]
 
@@ -131,7 +128,7 @@ def compare(model: tf.keras.Model, domain: str) -> list[Distances]:
 
   found = []
   for norm in model.submodules:
-    if isinstance(norm, models.AuxBatchNormalization):
+    if isinstance(norm, normalization.AuxBatchNormalization):
       both = values(norm), values(norm.norm_of(domain))
       found.append(
         {
@@ -154,13 +151,13 @@ def load(model_dir: str, weights: str) -> tuple[tf.keras.Model, int]:
     CheckpointError: there is no checkpoint that can be read.
     ConfigError: there is no run, or its norms know the main domain only.
   """
-  path = os.path.join(model_dir, 'config.yaml')
+  path = os.path.join(model_dir, paths.CONFIG)
   config = config_lib.load_config(path)
   if not config.auxiliary_domains:
     allowed = 'advprop, fine_grained: others have one set of norms'
     error = config_lib.ConfigError('train.method', config.train.method, allowed)
     raise error.under(path)
-  model = models.create_model(
+  model = factory.create_model(
     config.model, config.data.num_classes, config.auxiliary_domains
   )
   return model, checkpoints.restore(model, model_dir, weights)
@@ -191,7 +188,7 @@ def plot(found: Mapping[str, Sequence[Distances]], path: str) -> None:
   try:
     from matplotlib import figure as figure_lib  # Optional.
   except ImportError:
-    raise records.DataError(
+    raise errors.DataError(
       'domains.png needs matplotlib: pip install -r requirements-results.txt'
     ) from None
   layers = [line['layer'] for line in next(iter(found.values()))]
@@ -248,7 +245,7 @@ def main(_: list[str]) -> None:
   output_dir = _OUTPUT_DIR.value or model_dir
   try:
     print(run(model_dir, output_dir, _WEIGHTS.value))
-  except (*_USER_ERRORS, OSError) as error:
+  except (errors.UserError, OSError) as error:
     flag_parser.fail('compare_domains', error)
   print(f'\n{os.path.join(output_dir, "domains.json")} and domains.png')
 

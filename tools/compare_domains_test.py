@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from efficientnet_advprop import checkpoints
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import models
+from efficientnet_advprop.models import factory
+from efficientnet_advprop.weights import checkpoints
 from tools import compare_domains
 
 _EPSILON = 1e-3
@@ -83,7 +83,7 @@ def _run_dir(tmp_path_factory):
   folder = tmp_path_factory.mktemp('run')
   config = _config()
   raw, average = (
-    models.create_model(config.model, 10, config.auxiliary_domains)
+    factory.create_model(config.model, 10, config.auxiliary_domains)
     for _ in range(2)
   )
   norm = average.blocks[1].depthwise.norm.norm_of('adversarial')

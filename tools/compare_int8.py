@@ -36,15 +36,15 @@ import numpy as np
 # A script finds the package only beside its own folder.
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
-from efficientnet_advprop import checkpoints
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop.data import records
+from efficientnet_advprop.base import errors
+from efficientnet_advprop.base import paths
 from efficientnet_advprop.evaluation import tables
-from efficientnet_advprop.export import samples
+from efficientnet_advprop.export import sample_images
 from efficientnet_advprop.export import saved_model
 from efficientnet_advprop.export import tflite
-from efficientnet_advprop.export import verify
-from tools import flag_parser
+from efficientnet_advprop.export import verification
+from tools.commands import flag_parser
 
 # Behind the package, which chooses Keras and kernels before TensorFlow loads.
 import tensorflow as tf  # isort: skip
@@ -146,21 +146,25 @@ def files(
 
 def compare(
   config: config_lib.Config, model_dir: str, num_images: int, float_layers: int
-) -> tuple[verify.Report, dict[str, bytes]]:
+) -> tuple[verification.Report, dict[str, bytes]]:
   """Converts the network of a run in every way, and tests all files."""
   model, _ = saved_model.restored_model(config, model_dir)
-  found = files(model, samples.calibration_images(config), float_layers)
-  readers = {name: verify.tflite_reader(file) for name, file in found.items()}
-  tested = samples.samples(config, config.data.eval_split, num_images)
-  with samples.reading():
-    report = verify.compare(verify.network_reader(model), readers, tested, {})
+  found = files(model, sample_images.calibration_images(config), float_layers)
+  readers = {
+    name: verification.tflite_reader(file) for name, file in found.items()
+  }
+  tested = sample_images.samples(config, config.data.eval_split, num_images)
+  with sample_images.reading():
+    report = verification.compare(
+      verification.network_reader(model), readers, tested, {}
+    )
   return report, found
 
 
 def main(_: list[str]) -> None:
   """Prints the table; an error ends in one line and exit code 2."""
   try:
-    path = os.path.join(_MODEL_DIR.value, 'config.yaml')
+    path = os.path.join(_MODEL_DIR.value, paths.CONFIG)
     config = config_lib.load_config(path)
     if _DATA_DIR.value is not None:
       data = dataclasses.replace(config.data, dir=_DATA_DIR.value)
@@ -170,8 +174,8 @@ def main(_: list[str]) -> None:
     )
   except (
     config_lib.ConfigError,
-    checkpoints.CheckpointError,
-    records.DataError,
+    errors.CheckpointError,
+    errors.DataError,
   ) as error:
     flag_parser.fail('compare_int8', error)
   figures = {

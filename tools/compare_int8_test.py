@@ -3,8 +3,8 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import models
 from efficientnet_advprop.export import tflite
+from efficientnet_advprop.models import factory
 from tools import compare_int8
 
 
@@ -18,7 +18,7 @@ def images():
 def files(images):
   values = {'image_size': 32, 'width_coefficient': 0.25}
   config = config_lib.from_dict({'model': {**values, 'depth_coefficient': 0.1}})
-  model = models.create_model(config.model, 5, ())
+  model = factory.create_model(config.model, 5, ())
   return compare_int8.files(model, images, float_layers=3)
 
 

@@ -19,10 +19,11 @@ from absl import flags
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import modes
-from efficientnet_advprop.data import records
+from efficientnet_advprop.app import modes
+from efficientnet_advprop.base import errors
+from efficientnet_advprop.base import paths
 from efficientnet_advprop.evaluation import report
-from tools import flag_parser
+from tools.commands import flag_parser
 
 _FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
 _MODEL_DIRS = flags.DEFINE_list(
@@ -41,24 +42,24 @@ def read_run(model_dir: str) -> report.Run:
     DataError: it has not been evaluated, or a result is damaged.
   """
   config = modes.resolve_config(
-    config_file=os.path.join(model_dir, modes.CONFIG_FILE)
+    config_file=os.path.join(model_dir, paths.CONFIG)
   )
-  evals = os.path.join(model_dir, 'evals')
-  paths = {report.PLAIN: os.path.join(model_dir, 'eval.json')}
+  evals = os.path.join(model_dir, paths.EVALUATIONS)
+  files = {report.PLAIN: os.path.join(model_dir, paths.EVALUATION)}
   for name in sorted(os.listdir(evals) if os.path.isdir(evals) else []):
     start, extension = os.path.splitext(name)
     if extension == '.json' and not start.endswith('.part'):
-      paths[start] = os.path.join(evals, name)
+      files[start] = os.path.join(evals, name)
   results = {}
-  for name, path in paths.items():
+  for name, path in files.items():
     try:
       with open(path, encoding='utf-8') as file:
         results[name] = json.load(file)
     except FileNotFoundError:
       allowed = 'evaluate the run first, with --mode=eval of main.py'
-      raise records.DataError(f'{path}: missing; {allowed}') from None
+      raise errors.DataError(f'{path}: missing; {allowed}') from None
     except ValueError:
-      raise records.DataError(f'{path}: not JSON; evaluate again') from None
+      raise errors.DataError(f'{path}: not JSON; evaluate again') from None
   name = os.path.basename(os.path.abspath(model_dir))
   return report.Run(name, config, results)
 
@@ -72,7 +73,7 @@ def main(_: Sequence[str]) -> None:
     if not output_dir:
       raise config_lib.ConfigError('output_dir', output_dir, 'a folder')
     print(report.write([read_run(path) for path in model_dirs], output_dir))
-  except (*modes.USER_ERRORS, OSError) as error:
+  except (errors.UserError, OSError) as error:
     flag_parser.fail('compare_runs', error)
 
 

@@ -3,13 +3,13 @@ import json
 import pytest
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import modes
+from efficientnet_advprop.base import paths
 from tools import compare_runs
 
 
 def _write_run(path, accuracy, **tests):
   path.joinpath('evals').mkdir(parents=True)
-  config = config_lib.load_config(modes.recipe_path('demo'))
+  config = config_lib.load_config(paths.recipe('demo'))
   (path / 'config.yaml').write_text(config_lib.to_yaml(config))
   values = {
     'step': 3,

@@ -28,13 +28,14 @@ import numpy as np
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
-from efficientnet_advprop import checkpoints
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import devices
 from efficientnet_advprop import export
-from efficientnet_advprop import models
-from efficientnet_advprop import modes
-from efficientnet_advprop.training import distribution
-from tools import flag_parser
+from efficientnet_advprop.app import modes
+from efficientnet_advprop.base import paths
+from efficientnet_advprop.models import factory
+from efficientnet_advprop.weights import checkpoints
+from tools.commands import flag_parser
 
 import tensorflow as tf  # isort: skip
 
@@ -83,7 +84,7 @@ def _config(steps: int) -> config_lib.Config:
 def _network_logits(model_dir: str) -> dict[str, np.ndarray]:
   """Logits of a run's weights, through the norms of every domain."""
   config = _config(_STEPS)
-  model = models.create_model(config.model, 10, config.auxiliary_domains)
+  model = factory.create_model(config.model, 10, config.auxiliary_domains)
   values = {}
   for weights in ('ema', 'raw'):
     checkpoints.restore(model, model_dir, weights)
@@ -105,7 +106,7 @@ def _served_logits(version: str) -> np.ndarray:
 def write(folder: str) -> None:
   """Trains, exports and notes the logits."""
   model_dir = os.path.join(folder, 'run')
-  strategy = distribution.create_strategy('one_device')
+  strategy = devices.create_strategy('one_device')
   modes.train(_config(_STEPS), strategy, model_dir)
   base = os.path.join(folder, 'export')
   exported = export.export(_config(_STEPS), model_dir, base)
@@ -127,9 +128,11 @@ def read(folder: str) -> dict[str, Any]:
     for name, value in ours.items():
       scale = np.abs(theirs[name]).max()
       differences[name] = float(np.abs(value - theirs[name]).max() / scale)
-  strategy = distribution.create_strategy('one_device')
+  strategy = devices.create_strategy('one_device')
   modes.train(_config(2 * _STEPS), strategy, model_dir)
-  newest = checkpoints.checkpoint_paths(os.path.join(model_dir, 'checkpoints'))
+  newest = checkpoints.checkpoint_paths(
+    os.path.join(model_dir, paths.CHECKPOINTS)
+  )
   step = int(newest[0].rsplit('-', 1)[1])
   return {**differences, 'trained_to': step}
 

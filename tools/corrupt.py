@@ -20,10 +20,11 @@ from absl import logging
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
-from efficientnet_advprop import modes
-from efficientnet_advprop import recipes
+from efficientnet_advprop.app import modes
+from efficientnet_advprop.base import errors
+from efficientnet_advprop.config import recipes
 from efficientnet_advprop.evaluation import corruptions
-from tools import flag_parser
+from tools.commands import flag_parser
 
 _FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
 _OUTPUT_DIR = flags.DEFINE_string(
@@ -80,7 +81,7 @@ def main(_: Sequence[str]) -> None:
       _NUM_WORKERS.value or 1,
       _log,
     )
-  except (*modes.USER_ERRORS, OSError) as error:
+  except (errors.UserError, OSError) as error:
     flag_parser.fail('corrupt', error)
   print(output_dir)
 

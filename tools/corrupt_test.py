@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from efficientnet_advprop import modes
+from efficientnet_advprop.base import paths
 from efficientnet_advprop.evaluation import corruptions
 from tools import corrupt
 
-_DEMO = f'--config_file={modes.recipe_path("demo")}'
+_DEMO = f'--config_file={paths.recipe("demo")}'
 _FEW = '--num_images=4', '--num_workers=1'
 
 

@@ -33,15 +33,17 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 # A script finds the package only beside its own folder.
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
-from efficientnet_advprop import checkpoints
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import models
-from efficientnet_advprop import modes
-from efficientnet_advprop import recipes
+from efficientnet_advprop.base import errors
+from efficientnet_advprop.base import paths
+from efficientnet_advprop.config import recipes
+from efficientnet_advprop.layers import normalization
+from efficientnet_advprop.layers.normalization import NORM_VARIABLES
 from efficientnet_advprop.models import efficientnet
-from efficientnet_advprop.models.normalization import NORM_VARIABLES
+from efficientnet_advprop.models import factory
 from efficientnet_advprop.training import optimization
-from tools import flag_parser
+from efficientnet_advprop.weights import checkpoints
+from tools.commands import flag_parser
 
 import tensorflow as tf  # isort: skip
 
@@ -85,7 +87,7 @@ Names = dict[str, tf.Variable]
 
 
 def _of_norm(
-  name: str, norm: models.AuxBatchNormalization, domain: str
+  name: str, norm: normalization.AuxBatchNormalization, domain: str
 ) -> Names:
   variables = norm.norm_of(domain)
   return {f'{name}/{v}': getattr(variables, v) for v in NORM_VARIABLES}
@@ -199,9 +201,7 @@ def read_official(path: str) -> tuple[Values, Values]:
       values[plain] = np.asarray(reader.get_tensor(name), np.float32)
   except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
     reason = (str(error).splitlines() or ['damaged'])[0]
-    raise checkpoints.CheckpointError(
-      f'{path}: cannot be read: {reason}'
-    ) from error
+    raise errors.CheckpointError(f'{path}: cannot be read: {reason}') from error
   return raw or averaged, averaged or raw
 
 
@@ -231,9 +231,7 @@ def read_keras(path: str) -> Values:
       file.visititems(visit)
   except (OSError, ValueError, RuntimeError, KeyError) as error:
     reason = (str(error).splitlines() or ['damaged'])[0]
-    raise checkpoints.CheckpointError(
-      f'{path}: cannot be read: {reason}'
-    ) from error
+    raise errors.CheckpointError(f'{path}: cannot be read: {reason}') from error
   return values
 
 
@@ -252,7 +250,7 @@ def _fill(
   checkpoints.assign(names, values, source)
   if not has_auxiliary:
     for domain in model.auxiliary_domains:
-      models.copy_main_norm(model, domain)
+      normalization.copy_main_norm(model, domain)
 
 
 def _is_keras(source: str) -> bool:
@@ -282,10 +280,10 @@ def import_checkpoint(
     OSError: model_dir cannot be written to. Nothing is left behind.
   """
   if os.path.exists(
-    os.path.join(model_dir, 'config.yaml')
-  ) or checkpoints.checkpoint_paths(os.path.join(model_dir, 'checkpoints')):
-    raise checkpoints.CheckpointError(f'{model_dir}: holds a run already')
-  recipe = modes.recipe_path(f'imagenet/{model_name}')
+    os.path.join(model_dir, paths.CONFIG)
+  ) or checkpoints.checkpoint_paths(os.path.join(model_dir, paths.CHECKPOINTS)):
+    raise errors.CheckpointError(f'{model_dir}: holds a run already')
+  recipe = paths.recipe(f'imagenet/{model_name}')
   if _is_keras(source):
     overrides = ('model.normalization=imagenet', *overrides)
     values = [read_keras(source)] * 2
@@ -295,7 +293,7 @@ def import_checkpoint(
   networks = []
   for part in values:
     networks.append(
-      models.create_model(
+      factory.create_model(
         config.model, config.data.num_classes, config.auxiliary_domains
       )
     )
@@ -317,13 +315,13 @@ def _write_run(
   os.makedirs(model_dir, exist_ok=True)
   try:
     with tempfile.TemporaryDirectory(dir=model_dir) as folder:
-      path = os.path.join(folder, 'checkpoints')
+      path = os.path.join(folder, paths.CHECKPOINTS)
       checkpoints.CheckpointManager(checkpoint, path, keep=1).save(0)
       with open(
-        os.path.join(folder, 'config.yaml'), 'w', encoding='utf-8'
+        os.path.join(folder, paths.CONFIG), 'w', encoding='utf-8'
       ) as file:
         file.write(config_lib.to_yaml(config))
-      for name in ('checkpoints', 'config.yaml'):
+      for name in (paths.CHECKPOINTS, paths.CONFIG):
         os.rename(os.path.join(folder, name), os.path.join(model_dir, name))
   except BaseException:
     if is_new:

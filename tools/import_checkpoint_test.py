@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from efficientnet_advprop import checkpoints
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import models
+from efficientnet_advprop.base import errors
+from efficientnet_advprop.models import factory
+from efficientnet_advprop.weights import checkpoints
 from tools import import_checkpoint
 
 _NAME = 'efficientnet-b0'
@@ -99,7 +100,7 @@ def _write_tf1(path, values):
 
 
 def _restored(config, model_dir, weights):
-  model = models.create_model(config.model, _CLASSES, config.auxiliary_domains)
+  model = factory.create_model(config.model, _CLASSES, config.auxiliary_domains)
   assert checkpoints.restore(model, model_dir, weights) == 0
   return model
 
@@ -194,7 +195,7 @@ def test_keras_weights_take_pixels_less_the_mean(reference, tmp_path):
 # NOTE: EfficientNet-L2 of Noisy Student, 4.3 times as wide, 5.3 times as deep.
 @pytest.mark.parametrize('depth', [3.6, 5.3])
 def test_official_names_of_deep_networks(depth):
-  model = models.build_model(
+  model = factory.build_model(
     'efficientnet-b8', 2, (), width_coefficient=0.1, depth_coefficient=depth
   )
   repeats = [math.ceil(n * depth) for n in (1, 2, 2, 3, 3, 4, 1)]
@@ -279,7 +280,7 @@ def test_auxiliary_norms_are_imported(reference, tmp_path):
 
 def _import(path, tmp_path, overrides=_OVERRIDES):
   model_dir = tmp_path / 'run'
-  with pytest.raises(checkpoints.CheckpointError) as caught:
+  with pytest.raises(errors.CheckpointError) as caught:
     import_checkpoint.import_checkpoint(
       os.fspath(path), _NAME, os.fspath(model_dir), overrides
     )
@@ -366,5 +367,5 @@ def test_a_full_disk_leaves_nothing(reference, tmp_path):
 
 def test_a_run_is_not_overwritten(imported):
   _, model_dir = imported
-  with pytest.raises(checkpoints.CheckpointError, match='holds a run already'):
+  with pytest.raises(errors.CheckpointError, match='holds a run already'):
     import_checkpoint.import_checkpoint('x', _NAME, model_dir)

@@ -18,9 +18,9 @@ import numpy as np
 if not __package__:  # Run as a file: let it find its neighbor all the same.
   sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..'))
 
-from tools import flag_parser
-from tools.testdata_drawing import TEXTURES
-from tools.testdata_drawing import draw_image
+from tools.commands import flag_parser
+from tools.drawing.scenes import TEXTURES
+from tools.drawing.scenes import draw_image
 
 # Several programs share names of flags; only the one that runs defines them
 # for all.

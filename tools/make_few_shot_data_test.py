@@ -5,7 +5,7 @@ from PIL import Image
 import pytest
 
 from tools import make_few_shot_data
-from tools import testdata_drawing
+from tools.drawing import scenes
 
 
 def _pixels(directory):
@@ -28,7 +28,7 @@ def test_images_depend_on_the_seed_alone(tmp_path, monkeypatch):
   assert len(one) == 3 * len(make_few_shot_data.CLASSES)
   assert set(one) == set(two) == set(three)
   for name, pixels in one.items():
-    assert pixels.shape == (testdata_drawing.SIZE,) * 2 + (3,)
+    assert pixels.shape == (scenes.SIZE,) * 2 + (3,)
     np.testing.assert_array_equal(pixels, two[name])
     assert (pixels != three[name]).any()
   assert len({pixels.tobytes() for pixels in one.values()}) == len(one)
@@ -37,4 +37,4 @@ def test_images_depend_on_the_seed_alone(tmp_path, monkeypatch):
 
 
 def test_classes_are_shapes():
-  assert set(make_few_shot_data.CLASSES) < set(testdata_drawing.OUTLINES)
+  assert set(make_few_shot_data.CLASSES) < set(scenes.OUTLINES)

@@ -31,10 +31,10 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 import tensorflow as tf
 
-from tools import flag_parser
-from tools import tfrecord_shards
-from tools.testdata_drawing import SIZE
-from tools.testdata_drawing import draw_image
+from tools.commands import flag_parser
+from tools.drawing.scenes import SIZE
+from tools.drawing.scenes import draw_image
+from tools.tfrecords import shards as shards_lib
 
 _OUTPUT_DIR = flags.DEFINE_string(
   'output_dir',
@@ -150,7 +150,7 @@ def _serialized(sample: Sample) -> bytes:
     'image/format': 'JPEG',
     'image/filename': sample.filename,
   }
-  return tfrecord_shards.example(values)
+  return shards_lib.example(values)
 
 
 def write_split(output_dir: str, split: Split, seed: int) -> int:

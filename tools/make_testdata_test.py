@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 from tools import make_testdata
-from tools import testdata_drawing
+from tools.drawing import scenes
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _TESTDATA = os.path.join(_ROOT, 'testdata')
@@ -155,9 +155,9 @@ def test_cues_agree_as_often_as_stated(agreement):
 
 def test_no_shape_is_another_one_turned_or_mirrored():
   def mask(shape, turn=0.0, mirror=1):
-    points = np.array(testdata_drawing.OUTLINES[shape]) * [mirror, 1]
-    rotation = testdata_drawing.rotation(turn)
-    image = testdata_drawing.polygon_mask(20 + 12 * points @ rotation)
+    points = np.array(scenes.OUTLINES[shape]) * [mirror, 1]
+    rotation = scenes.rotation(turn)
+    image = scenes.polygon_mask(20 + 12 * points @ rotation)
     return np.asarray(image) > 0
 
   def overlap(first, second):
@@ -165,7 +165,7 @@ def test_no_shape_is_another_one_turned_or_mirrored():
 
   assert overlap(mask('star'), mask('star', 2 * np.pi / 5)) > 0.95
   turns = np.linspace(0, 2 * np.pi, 48, endpoint=False)
-  for first, second in itertools.combinations(testdata_drawing.OUTLINES, 2):
+  for first, second in itertools.combinations(scenes.OUTLINES, 2):
     fixed = mask(first)
     for turn, mirror in itertools.product(turns, (1, -1)):
       assert overlap(fixed, mask(second, turn, mirror)) < 0.85, (first, second)
@@ -173,18 +173,18 @@ def test_no_shape_is_another_one_turned_or_mirrored():
 
 def test_every_class_has_its_own_shape_texture_and_color():
   classes = make_testdata.CLASSES
-  assert {cues.shape for cues in classes} == set(testdata_drawing.OUTLINES)
-  assert {cues.texture for cues in classes} == set(testdata_drawing.TEXTURES)
+  assert {cues.shape for cues in classes} == set(scenes.OUTLINES)
+  assert {cues.texture for cues in classes} == set(scenes.TEXTURES)
   assert len({cues.color for cues in classes}) == _NUM_CLASSES
   hues = np.sort([cues.hue for cues in classes])
   assert np.diff(np.append(hues, hues[0] + 360)).min() >= 25
 
 
-@pytest.mark.parametrize('name', sorted(testdata_drawing.TEXTURES))
+@pytest.mark.parametrize('name', sorted(scenes.TEXTURES))
 def test_textures_show_both_tones(name):
   u, v = np.meshgrid(np.linspace(3, 11, 200), np.linspace(5, 13, 200))
   rng = np.random.default_rng(0)
-  pattern = np.asarray(testdata_drawing.TEXTURES[name](u, v, rng), float)
+  pattern = np.asarray(scenes.TEXTURES[name](u, v, rng), float)
   assert pattern.shape == u.shape
   assert pattern.min() == pytest.approx(0, abs=0.01)
   assert pattern.max() == pytest.approx(1, abs=0.02)

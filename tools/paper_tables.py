@@ -5,7 +5,7 @@
 A run of the recipe hparams/imagenet/<recipe>.yaml is looked for in
 `<runs_dir>/<recipe>`, as `--model_dir` of main.py. A cell reads
 `published / measured`, in percent; what has not been run, and what the paper
-shows without a number, is blank. hparams/imagenet/paper.yaml holds the numbers.
+shows without a number, is blank. hparams/paper.yaml holds the numbers.
 """
 
 from collections.abc import Sequence
@@ -22,9 +22,10 @@ from absl import flags
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop.evaluation import published
+from efficientnet_advprop.base import paths
+from efficientnet_advprop.evaluation import paper_results
 from efficientnet_advprop.evaluation import tables
-from tools import flag_parser
+from tools.commands import flag_parser
 
 _FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
 _RUNS_DIR = flags.DEFINE_string(
@@ -33,12 +34,16 @@ _RUNS_DIR = flags.DEFINE_string(
 
 
 def measured(
-  result: published.Result, runs_dir: Optional[str]
+  result: paper_results.Result, runs_dir: Optional[str]
 ) -> Optional[float]:
   """What the run of a result found, in percent; None if it has not been run."""
   if runs_dir is None:
     return None
-  parts = ['eval.json'] if result.test == 'main' else ['evals', result.test]
+  parts = (
+    [paths.EVALUATION]
+    if result.test == 'main'
+    else [paths.EVALUATIONS, result.test]
+  )
   path = os.path.join(runs_dir, result.recipe, *parts)
   path = path if result.test == 'main' else f'{path}.json'
   if not os.path.exists(path):
@@ -50,7 +55,7 @@ def measured(
 
 
 def format_results(
-  results: Sequence[published.Result], runs_dir: Optional[str]
+  results: Sequence[paper_results.Result], runs_dir: Optional[str]
 ) -> str:
   """The tables, one under another."""
   parts = []
@@ -68,7 +73,7 @@ def format_results(
   return '\n\n\n'.join(parts)
 
 
-def _cell(result: published.Result, runs_dir: Optional[str]) -> str:
+def _cell(result: paper_results.Result, runs_dir: Optional[str]) -> str:
   numbers = result.published, measured(result, runs_dir)
   texts = ['' if n is None else f'{n:.1f}' for n in numbers]
   return f'{texts[0]:>4} / {texts[1]:4}'
@@ -80,7 +85,7 @@ def main(_: Sequence[str]) -> None:
   if runs_dir is not None and not os.path.isdir(runs_dir):
     error = config_lib.ConfigError('runs_dir', runs_dir, 'a folder of runs')
     flag_parser.fail('paper_tables', error)
-  print(format_results(published.results(), runs_dir))
+  print(format_results(paper_results.results(), runs_dir))
 
 
 if __name__ == '__main__':

@@ -5,13 +5,13 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import modes
-from efficientnet_advprop.evaluation import published
-from efficientnet_advprop.training import distribution
+from efficientnet_advprop import devices
+from efficientnet_advprop.base import paths
+from efficientnet_advprop.evaluation import paper_results
 from efficientnet_advprop.training import trainer as trainer_lib
 from tools import paper_tables
 
-_RESULTS = published.results()
+_RESULTS = paper_results.results()
 _METHODS = {
   '': 'advprop',
   'strength': 'advprop',
@@ -22,7 +22,7 @@ _METHODS = {
 
 
 def _path(recipe):
-  return modes.recipe_path(f'imagenet/{recipe}')
+  return paths.recipe(f'imagenet/{recipe}')
 
 
 @pytest.mark.parametrize('recipe', sorted({r.recipe for r in _RESULTS}))
@@ -78,7 +78,7 @@ def test_every_recipe_belongs_to_a_number():
   ],
 )
 def test_one_of_each_kind_takes_two_steps(recipe, tmp_path, monkeypatch):
-  monkeypatch.setattr(distribution, 'compiles_layers', lambda strategy: False)
+  monkeypatch.setattr(devices, 'compiles_layers', lambda strategy: False)
   overrides = [
     *('model.name=resnet-18', 'model.width_coefficient=0.125'),
     *('model.depth_coefficient=0.1', 'model.image_size=16'),

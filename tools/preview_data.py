@@ -27,11 +27,12 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.base import errors
 from efficientnet_advprop.data import augmentation
 from efficientnet_advprop.data import preprocessing
 from efficientnet_advprop.data import records
 from efficientnet_advprop.data import sources
-from tools import flag_parser
+from tools.commands import flag_parser
 
 _CELL = 112
 _MARGIN = 4
@@ -144,7 +145,7 @@ def main(_: Sequence[str]) -> None:
   try:
     sheet = run(f.data_dir, f.split, f.images, f.image_size, f.level, f.seed)
     sheet.save(f.output)
-  except (config_lib.ConfigError, records.DataError, OSError) as error:
+  except (config_lib.ConfigError, errors.DataError, OSError) as error:
     flag_parser.fail('preview_data', error)
   print(f.output)
 

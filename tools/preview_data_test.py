@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from efficientnet_advprop.data import records
+from efficientnet_advprop.base import errors
 from tools import preview_data
 
 
@@ -21,5 +21,5 @@ def test_draws_a_block_of_captioned_pictures_per_image():
 
 def test_a_missing_folder_is_named(tmp_path):
   missing = str(tmp_path / 'nothing')
-  with pytest.raises(records.DataError, match=missing):
+  with pytest.raises(errors.DataError, match=missing):
     preview_data.run(missing, 'train', images=2, size=32, level=8, seed=0)

@@ -1,6 +1,6 @@
 """Runs a suite of methods, strengths, widths and seeds; tests the claims.
 
-  python tools/reproduce.py --suite=hparams/cifar10/suite.yaml \
+  python tools/reproduce.py --suite=hparams/suites/cifar10.yaml \
       --data_dir=<cifar10> --jobs=2
 
 Each run is a process of one thread; `--jobs` run at a time. A finished run
@@ -29,27 +29,27 @@ from absl import logging
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import modes
+from efficientnet_advprop import devices
+from efficientnet_advprop.base import errors
+from efficientnet_advprop.base import paths
 from efficientnet_advprop.data import sources
 from efficientnet_advprop.evaluation import evaluator
-from efficientnet_advprop.training import distribution
 from efficientnet_advprop.training import trainer as trainer_lib
-from tools import flag_parser
-from tools import suite as suite_lib
-from tools import suite_data
-from tools import suite_report
-from tools import suite_runner
+from tools.commands import flag_parser
+from tools.suites import datasets
+from tools.suites import report as report_lib
+from tools.suites import runner as runner_lib
+from tools.suites import suite as suite_lib
 
 # Behind the package, which chooses Keras and kernels before TensorFlow loads.
 import tensorflow as tf  # isort: skip
 
 _ROOT = os.path.normpath(os.path.join(os.path.dirname(__file__), os.pardir))
-_STOPPED = 143
 
 _FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
 _SUITE = flags.DEFINE_string(
   'suite',
-  os.path.join(_ROOT, 'hparams', 'cifar10', 'suite.yaml'),
+  paths.recipe('suites/cifar10'),
   'The suite.',
   flag_values=_FLAGS,
 )
@@ -98,7 +98,7 @@ def make_run(
 
   Args:
     run: which.
-    data_dir: what `suite_data.prepare` wrote.
+    data_dir: what `datasets.prepare` wrote.
     model_dir: for checkpoints.
 
   Returns:
@@ -106,7 +106,7 @@ def make_run(
   """
   config = with_data(run, data_dir)
   began = time.process_time()
-  strategy = distribution.create_strategy('one_device')
+  strategy = devices.create_strategy('one_device')
   trainer = trainer_lib.Trainer(config, strategy, model_dir)
   trainer.train()
   trained = time.process_time()
@@ -138,15 +138,15 @@ def _single_run(suite: suite_lib.Suite, name: str, work_dir: str) -> None:
   tf.config.experimental.enable_op_determinism()
   # Ctrl-C reaches all processes; the suite's own ends this one by SIGTERM.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
-  model_dir = suite_runner.model_dir(work_dir, runs[name])
+  model_dir = runner_lib.model_dir(work_dir, runs[name])
   os.makedirs(model_dir, exist_ok=True)
   with open(os.path.join(model_dir, 'lock'), 'w') as lock:
     # A suite that was killed may have left a process at work on it.
     fcntl.flock(lock, fcntl.LOCK_EX)
-    if suite_runner.read_line(model_dir) is None:
+    if runner_lib.read_line(model_dir) is None:
       data_dir = os.path.join(work_dir, 'data')
       line = make_run(runs[name], data_dir, model_dir)
-      suite_runner.leave_line(model_dir, line)
+      runner_lib.leave_line(model_dir, line)
 
 
 def _stop(number: int, frame: object) -> None:
@@ -164,21 +164,21 @@ def _reproduce() -> None:
   os.makedirs(output_dir, exist_ok=True)
   path = os.path.join(output_dir, f'{suite.name}.jsonl')
   if _REPORT.value:
-    results = suite_runner.read_results(path, suite)
+    results = runner_lib.read_results(path, suite)
   else:
     data_dir = _DATA_DIR.value or sources.data_dir(config_lib.DataConfig())
     directory = os.path.join(work_dir, 'data')
     jobs = _JOBS.value or 1
-    suite_data.prepare(suite, data_dir, directory, jobs)
+    datasets.prepare(suite, data_dir, directory, jobs)
     for number in (signal.SIGTERM, signal.SIGINT):
       signal.signal(number, _stop)
     run = [sys.executable, os.path.abspath(__file__)]
     run += [f'--suite={_SUITE.value}', f'--work_dir={work_dir}']
-    runner = suite_runner.Runner(suite, path, work_dir, run)
+    runner = runner_lib.Runner(suite, path, work_dir, run)
     runner.run_all(jobs)
     results = runner.results
   command = f'python tools/reproduce.py --suite={os.path.relpath(_SUITE.value)}'
-  print(suite_report.write(suite, results, output_dir, command))
+  print(report_lib.write(suite, results, output_dir, command))
 
 
 def main(_: Sequence[str]) -> int:
@@ -186,11 +186,11 @@ def main(_: Sequence[str]) -> int:
   logging.set_verbosity(logging.WARNING if _RUN.value else logging.INFO)
   try:
     _reproduce()
-  except (*modes.USER_ERRORS, OSError) as error:
+  except (errors.UserError, OSError) as error:
     flag_parser.fail('reproduce', error)
   except trainer_lib.StoppedError as stopped:
     print(f'reproduce: {stopped}', file=sys.stderr)
-    return _STOPPED
+    return errors.EXIT_TERMINATED
   return 0
 
 

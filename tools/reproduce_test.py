@@ -10,19 +10,19 @@ import tensorflow as tf
 import yaml
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import modes
-from efficientnet_advprop import recipes
+from efficientnet_advprop.base import paths
+from efficientnet_advprop.config import recipes
 from efficientnet_advprop.data import sources
 from tools import reproduce
-from tools import suite as suite_lib
-from tools import suite_data
-from tools import suite_runner
+from tools.suites import datasets
+from tools.suites import runner
+from tools.suites import suite as suite_lib
 
 
 @pytest.fixture(name='suite_path', scope='module')
 def _suite_path(tmp_path_factory):
   """Two cells of two steps each on a few embedded images."""
-  with open(modes.recipe_path('demo-suite'), encoding='utf-8') as file:
+  with open(paths.recipe('suites/demo'), encoding='utf-8') as file:
     values = yaml.safe_load(file)
   values['name'] = 'tiny'
   values['splits'] = {'train': 40, 'validation': 20}
@@ -49,7 +49,7 @@ def _work_dir(tmp_path_factory, suite_path):
   directory = tmp_path_factory.mktemp('work')
   suite = suite_lib.load(str(suite_path))
   testdata = sources.data_dir(config_lib.DataConfig())
-  suite_data.prepare(suite, testdata, str(directory / 'data'), 1)
+  datasets.prepare(suite, testdata, str(directory / 'data'), 1)
   return directory
 
 
@@ -86,7 +86,7 @@ def test_a_finished_run_is_not_made_again(tmp_path, suite_path, work_dir):
   path.write_text('\n'.join([*texts, '{"cell": "vani']))
   done = _reproduce(tmp_path, suite_path, '--jobs=1', f'--work_dir={work_dir}')
   assert done.returncode == 0, done.stderr
-  found = suite_runner.read_results(str(path), suite)
+  found = runner.read_results(str(path), suite)
   assert list(found) == [(run.cell, run.seed) for run in suite.runs]
   last = suite.runs[3]
   assert set(found[last.cell, last.seed]['accuracies']) == set(made)

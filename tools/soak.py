@@ -47,12 +47,13 @@ import numpy as np
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
-from efficientnet_advprop import checkpoints
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import modes
-from efficientnet_advprop.training import distribution
+from efficientnet_advprop import devices
+from efficientnet_advprop.app import modes
+from efficientnet_advprop.base import paths
 from efficientnet_advprop.training import trainer
-from tools import flag_parser
+from efficientnet_advprop.weights import checkpoints
+from tools.commands import flag_parser
 
 import tensorflow as tf  # isort: skip
 
@@ -119,7 +120,7 @@ def _work(model_dir: str) -> int:
     name = 'multi_worker'
   else:
     name = 'mirrored' if FLAGS.replicas > 1 else 'one_device'
-  strategy = distribution.create_strategy(name)
+  strategy = devices.create_strategy(name)
   try:
     modes.train(_config(FLAGS.steps), strategy, model_dir)
   except trainer.StoppedError:
@@ -166,14 +167,14 @@ def _start(model_dir: Path, alone: bool = False) -> list[subprocess.Popen]:
 
 
 def _is_saving(model_dir: Path) -> bool:
-  folder = model_dir / 'checkpoints'
+  folder = model_dir / paths.CHECKPOINTS
   written = {path.name for path in folder.glob('ckpt-*')}
   whole = {name[:-6] for name in written if name.endswith('.index')}
   return any(name.split('.')[0] not in whole for name in written)
 
 
 def _lines(model_dir: Path) -> list[dict[str, Any]]:
-  path = model_dir / 'metrics.jsonl'
+  path = model_dir / paths.METRICS
   lines = path.read_text().splitlines() if path.exists() else []
   values = []
   for line in lines:
@@ -249,7 +250,7 @@ def _finish(model_dir: Path, alone: bool = False) -> None:
 
 def _state(model_dir: Path) -> dict[str, np.ndarray]:
   """All tensors in the newest checkpoint of a run."""
-  newest = checkpoints.checkpoint_paths(str(model_dir / 'checkpoints'))[0]
+  newest = checkpoints.checkpoint_paths(str(model_dir / paths.CHECKPOINTS))[0]
   reader = tf.train.load_checkpoint(newest)
   return {
     name: reader.get_tensor(name)

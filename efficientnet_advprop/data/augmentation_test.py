@@ -10,7 +10,7 @@ import tensorflow as tf
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.data import augmentation
 from efficientnet_advprop.data import image_ops_test
-from efficientnet_advprop.data import pillow_reference
+from efficientnet_advprop.testing import pillow_operations
 
 _PICTURE = image_ops_test.IMAGES['oblong photograph']
 _SIZE = min(_PICTURE.shape[:2])
@@ -24,7 +24,7 @@ def _draws(shape, seed):
 def _by_pillow(image, name, value, sign):
   if name in _SIGNED and sign < 0.5:
     value = -value
-  return pillow_reference.apply(image, name, value)
+  return pillow_operations.apply(image, name, value)
 
 
 def _autoaugment_by_pillow(picture, seed):
@@ -48,7 +48,7 @@ def _randaugment_by_pillow(picture, seed, layers, magnitude):
       x = int(draws[layer, 2] * image.width)
       y = int(draws[layer, 3] * image.height)
       box = x - value, y - value, x + value, y + value
-      image.paste(pillow_reference.GREY, box)
+      image.paste(pillow_operations.GREY, box)
     else:
       image = _by_pillow(image, name, value, draws[layer, 1])
   return np.asarray(image)

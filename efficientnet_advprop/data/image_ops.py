@@ -19,7 +19,7 @@ from typing import Union
 import numpy as np
 import tensorflow as tf
 
-from efficientnet_advprop.data import addons
+from efficientnet_advprop.data import translation
 
 Scalar = Union[int, float, tf.Tensor]
 
@@ -312,7 +312,7 @@ def affine(image: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
 
 def translate(image: tf.Tensor, x: Scalar, y: Scalar) -> tf.Tensor:
   """Moves the image left by `x` and up by `y` whole pixels."""
-  return addons.translate(image, x, y, FILL)
+  return translation.translate(image, x, y, FILL)
 
 
 @_compiled

@@ -6,9 +6,9 @@ from PIL import ImageOps
 import pytest
 import tensorflow as tf
 
-from efficientnet_advprop.data import addons
 from efficientnet_advprop.data import image_ops
-from efficientnet_advprop.data import pillow_reference
+from efficientnet_advprop.data import translation
+from efficientnet_advprop.testing import pillow_operations
 
 
 def _photograph(index, width, height):
@@ -96,7 +96,7 @@ def test_equals_pillow(name):
     for magnitude in _MAGNITUDES[name]:
       ours = _OURS[name](tf.constant(picture), magnitude).numpy()
       pillow = Image.fromarray(picture)
-      pillow = pillow_reference.apply(pillow, name, magnitude)
+      pillow = pillow_operations.apply(pillow, name, magnitude)
       assert ours.dtype == np.uint8 and ours.shape == picture.shape
       worst = max(worst, np.abs(ours.astype(int) - np.asarray(pillow)).max())
   assert worst == 0
@@ -176,12 +176,12 @@ def test_an_image_too_small_to_sharpen_stays():
 
 
 def test_addons_and_the_kernel_beneath_agree(monkeypatch):
-  if addons.image_module() is None:
+  if translation.image_module() is None:
     pytest.skip('tensorflow-addons cannot be imported here')
   picture = tf.constant(IMAGES['oblong photograph'])
   for x, y in [(0, 0), (13, -40), (-250, 250)]:
-    by_addons = addons.translate(picture, x, y, 128)
+    by_addons = translation.translate(picture, x, y, 128)
     with monkeypatch.context() as patch:
-      patch.setattr(addons, 'image_module', lambda: None)
-      by_kernel = addons.translate(picture, x, y, 128)
+      patch.setattr(translation, 'image_module', lambda: None)
+      by_kernel = translation.translate(picture, x, y, 128)
     np.testing.assert_array_equal(by_addons, by_kernel)

@@ -11,6 +11,7 @@ from typing import Optional
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.base import errors
 from efficientnet_advprop.data import records
 
 _INFINITY = tf.int64.max
@@ -86,7 +87,7 @@ def training_order(
   shared = is_shared(source, count, config)
   host, hosts = (0, 1) if shared else (place.host, place.hosts)
   if hosts > len(source.files):
-    raise records.DataError(
+    raise errors.DataError(
       f'{source.name}: {len(source.files)} files for {hosts} hosts; each'
       ' needs one of its own (or data.shuffle_window must hold all images)'
     )

@@ -6,10 +6,10 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop.data import fake_data
+from efficientnet_advprop.base import errors
 from efficientnet_advprop.data import ordering
-from efficientnet_advprop.data import records
 from efficientnet_advprop.data import sources
+from efficientnet_advprop.testing import tiny_data
 
 _COUNTS = {'train': [5, 3, 4, 4, 4], 'validation': [4, 3]}
 
@@ -18,7 +18,7 @@ _COUNTS = {'train': [5, 3, 4, 4, 4], 'validation': [4, 3]}
 def _directory(tmp_path_factory):
   path = os.fspath(tmp_path_factory.mktemp('shards'))
   for split, counts in _COUNTS.items():
-    fake_data.write_split(path, split, counts)
+    tiny_data.write_split(path, split, counts)
   return path
 
 
@@ -37,7 +37,7 @@ def _numbers(source, stream):
 
 
 def _training(directory, count, start=0, place=None, seed=5, **data):
-  config = fake_data.config(directory, **data)
+  config = tiny_data.config(directory, **data)
   train = dataclasses.replace(config.train, seed=seed)
   config = dataclasses.replace(config, train=train)
   source = sources.find(config.data, 'train')
@@ -102,13 +102,13 @@ def test_hosts_divide_the_files_of_a_large_set(directory):
 
 
 def test_a_host_without_a_file_is_an_error(directory):
-  with pytest.raises(records.DataError, match='train: 5 files for 6 hosts'):
+  with pytest.raises(errors.DataError, match='train: 5 files for 6 hosts'):
     _training(directory, 1, 0, _place(0, 6, 6, 6), shuffle_window=2)
 
 
 def test_evaluation_fills_up_the_last_batch(directory):
   """From the beginning, at positions that do not count."""
-  config = fake_data.config(directory)
+  config = tiny_data.config(directory)
   source = sources.find(config.data, 'validation')
   whole, positions = _numbers(
     source, ordering.evaluation_order(source, 7, _place())

@@ -7,17 +7,18 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop.data import fake_data
+from efficientnet_advprop.base import errors
 from efficientnet_advprop.data import pipeline
 from efficientnet_advprop.data import records
+from efficientnet_advprop.testing import tiny_data
 
 
 @pytest.fixture(name='directory', scope='module')
 def _directory(tmp_path_factory):
   path = os.fspath(tmp_path_factory.mktemp('shards'))
-  fake_data.write_split(path, 'train', [4, 4, 4, 4, 4])
-  fake_data.write_split(path, 'validation', [4, 3])
-  fake_data.write_split(path, 'stylized', [2, 1])
+  tiny_data.write_split(path, 'train', [4, 4, 4, 4, 4])
+  tiny_data.write_split(path, 'validation', [4, 3])
+  tiny_data.write_split(path, 'stylized', [2, 1])
   return path
 
 
@@ -42,12 +43,12 @@ def _joined(batches, key='image'):
 
 
 def _indices(batches):
-  return fake_data.indices(_joined(batches))
+  return tiny_data.indices(_joined(batches))
 
 
 def test_training_batches_have_static_shapes(directory):
   """Without an end, or several workers would take the shapes for unknown."""
-  dataset = pipeline.train_dataset(fake_data.config(directory))
+  dataset = pipeline.train_dataset(tiny_data.config(directory))
   assert dataset.cardinality() == tf.data.INFINITE_CARDINALITY
   assert dataset.element_spec == {
     'image': tf.TensorSpec([4, 8, 8, 3], tf.float32),
@@ -60,7 +61,7 @@ def test_training_batches_have_static_shapes(directory):
 def _wholes(directory):
   """The first 10 batches of 8, so of 4 epochs, shuffled by either window."""
   configs = {
-    window: fake_data.config(directory, 8, shuffle_window=window)
+    window: tiny_data.config(directory, 8, shuffle_window=window)
     for window in (100, 6)
   }
   return {
@@ -126,7 +127,7 @@ def test_hosts_share_the_order_of_a_small_set(wholes):
 
 
 def test_indivisible_batch_is_an_error(directory):
-  config = fake_data.config(directory)
+  config = tiny_data.config(directory)
   with pytest.raises(config_lib.ConfigError, match=r'train\.batch_size: got 4'):
     pipeline.train_dataset(config, 0, _context(replicas=3))
   with pytest.raises(config_lib.ConfigError, match=r'eval\.batch_size: got 4'):
@@ -138,7 +139,7 @@ def test_indivisible_batch_is_an_error(directory):
                              (2, 4, 'validation')]
 )  # fmt: skip
 def test_evaluation_counts_each_once(directory, hosts, replicas, split):
-  config = fake_data.config(directory)
+  config = tiny_data.config(directory)
   count = {'validation': 7, 'stylized': 3}[split]
   assert pipeline.num_images(config, split) == count
   seen, lengths = [], set()
@@ -159,7 +160,7 @@ def test_evaluation_counts_each_once(directory, hosts, replicas, split):
 
 
 def test_evaluation_batch_size_can_be_given(directory):
-  config = fake_data.config(directory)
+  config = tiny_data.config(directory)
   dataset = pipeline.eval_dataset(config, 'validation', batch_size=7)
   assert [batch['weight'].sum() for batch in _batches(dataset, 9)] == [7]
 
@@ -184,18 +185,18 @@ def _training_error(config):
   with pytest.raises(tf.errors.OpError) as caught:
     _batches(pipeline.train_dataset(config), 5)
   error = records.explain(caught.value)
-  assert isinstance(error, records.DataError), error
+  assert isinstance(error, errors.DataError), error
   assert '\n' not in str(error)
   return str(error)
 
 
 def _shard_with(directory, bad, place=4):
   examples = [
-    fake_data.example(fake_data.encoded_image(i), i % 3 + 1) for i in range(20)
+    tiny_data.example(tiny_data.encoded_image(i), i % 3 + 1) for i in range(20)
   ]
   examples[place] = bad
   path = os.path.join(directory, 'train-00000-of-00001')
-  fake_data.write_shard(path, examples)
+  tiny_data.write_shard(path, examples)
   return path
 
 
@@ -205,28 +206,28 @@ _HUGE_PNG = (
 )
 BAD = {
   'label_0': (
-    fake_data.example(_JPEG, 0), 'the label 0 is not in 1..3',
+    tiny_data.example(_JPEG, 0), 'the label 0 is not in 1..3',
   ),
   'label_4': (
-    fake_data.example(_JPEG, 4), 'the label 4 is not in 1..3',
+    tiny_data.example(_JPEG, 4), 'the label 4 is not in 1..3',
   ),
   'cut_jpeg': (
-    fake_data.example(_JPEG[: len(_JPEG) // 2], 1),
+    tiny_data.example(_JPEG[: len(_JPEG) // 2], 1),
     'the image cannot be decoded (3',
   ),
   'no_jpeg': (
-    fake_data.example(b'\xff\xd8\xffnothing', 1),
+    tiny_data.example(b'\xff\xd8\xffnothing', 1),
     'the image cannot be decoded (10 bytes)',
   ),
   'one_pixel': (
-    fake_data.example(fake_data.encoded_image(4, 1, 1), 1),
+    tiny_data.example(tiny_data.encoded_image(4, 1, 1), 1),
     'the image has 1 x 1 pixels; 8 to 16384 a side are allowed',
   ),
   'huge': (
-    fake_data.example(_HUGE_PNG, 1),
+    tiny_data.example(_HUGE_PNG, 1),
     'the image has 20000 x 20000 pixels; 8 to 16384 a side',
   ),
-  'empty': (fake_data.example(b'', 1), 'it holds no image'),
+  'empty': (tiny_data.example(b'', 1), 'it holds no image'),
   'no_example': (
     b'\xff\xff', 'not a tf.Example of an image and its label',
   ),
@@ -235,9 +236,9 @@ BAD = {
 
 def test_every_kind_of_bad_record_is_told(tmp_path, capfd):
   path = os.path.join(tmp_path, 'train-00000-of-00001')
-  fake_data.write_shard(path, [bad for bad, _ in BAD.values()])
+  tiny_data.write_shard(path, [bad for bad, _ in BAD.values()])
   count = len(BAD)
-  config = fake_data.config(
+  config = tiny_data.config(
     tmp_path, num_train_images=count, max_bad_records=count
   )
   batches = _batches(pipeline.eval_dataset(config, 'train'), 9)
@@ -251,19 +252,19 @@ def test_every_kind_of_bad_record_is_told(tmp_path, capfd):
 
 def test_a_bad_record_stops_training(tmp_path):
   path = _shard_with(tmp_path, BAD['label_4'][0])
-  error = _training_error(fake_data.config(tmp_path))
+  error = _training_error(tiny_data.config(tmp_path))
   assert error == f'{path}: record 4: the label 4 is not in 1..3'
 
 
 def test_a_flipped_bit_stops_training_and_evaluation(tmp_path):
   folder = tmp_path / "it's nützlich"
   folder.mkdir()
-  path = _shard_with(folder, fake_data.example(_JPEG, 1))
+  path = _shard_with(folder, tiny_data.example(_JPEG, 1))
   content = bytearray(pathlib.Path(path).read_bytes())
   content[content.index(_JPEG) + 50] ^= 1
   pathlib.Path(path).write_bytes(content)
   expected = f'{path}: record 4: damaged or missing'
-  config = fake_data.config(folder)
+  config = tiny_data.config(folder)
   assert _training_error(config).startswith(expected)
   with pytest.raises(tf.errors.OpError) as caught:
     list(pipeline.eval_dataset(config, 'train'))
@@ -273,7 +274,7 @@ def test_a_flipped_bit_stops_training_and_evaluation(tmp_path):
 def test_allowed_bad_records_are_replaced_and_reported(tmp_path, capfd):
   bad, message = BAD['label_4']
   path = _shard_with(tmp_path, bad)
-  config = fake_data.config(tmp_path, max_bad_records=1)
+  config = tiny_data.config(tmp_path, max_bad_records=1)
   batches = _batches(pipeline.train_dataset(config), 5)
   assert f'Bad record: {path}: record 4: {message}' in capfd.readouterr().err
   numbers = _indices(batches)
@@ -282,7 +283,7 @@ def test_allowed_bad_records_are_replaced_and_reported(tmp_path, capfd):
     _joined(batches, 'label'), np.array(numbers) % 3
   )
   # Nothing else moves: the others keep their places and seeds.
-  fake_data.write_split(tmp_path, 'train', [20])
+  tiny_data.write_split(tmp_path, 'train', [20])
   good = _batches(pipeline.train_dataset(config), 5)
   differing = np.array(numbers) != _indices(good)
   assert np.array(_indices(good))[differing].tolist() == [4]
@@ -291,7 +292,7 @@ def test_allowed_bad_records_are_replaced_and_reported(tmp_path, capfd):
 
 def test_more_bad_records_than_allowed_stop_training(tmp_path):
   _shard_with(tmp_path, BAD['label_4'][0])
-  config = fake_data.config(tmp_path, max_bad_records=1)
+  config = tiny_data.config(tmp_path, max_bad_records=1)
   with pytest.raises(tf.errors.OpError) as caught:
     _batches(pipeline.train_dataset(config), 10)  # Met again in epoch two.
   message = str(records.explain(caught.value))
@@ -300,7 +301,7 @@ def test_more_bad_records_than_allowed_stop_training(tmp_path):
 
 def test_allowed_bad_records_weigh_nothing_in_evaluation(tmp_path):
   _shard_with(tmp_path, BAD['cut_jpeg'][0])
-  config = fake_data.config(tmp_path, max_bad_records=1)
+  config = tiny_data.config(tmp_path, max_bad_records=1)
   batches = list(pipeline.eval_dataset(config, 'train').as_numpy_iterator())
   weights = np.ones(20)
   weights[4] = 0
@@ -308,9 +309,9 @@ def test_allowed_bad_records_weigh_nothing_in_evaluation(tmp_path):
 
 
 def test_a_batch_of_bad_records_only_stops_training(tmp_path):
-  bad = fake_data.example(_JPEG, 4)
-  fake_data.write_shard(tmp_path / 'train-00000-of-00001', [bad] * 20)
-  config = fake_data.config(tmp_path, max_bad_records=20)
+  bad = tiny_data.example(_JPEG, 4)
+  tiny_data.write_shard(tmp_path / 'train-00000-of-00001', [bad] * 20)
+  config = tiny_data.config(tmp_path, max_bad_records=20)
   assert 'no record of a whole batch can be used' in _training_error(config)
 
 

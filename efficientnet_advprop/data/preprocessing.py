@@ -17,7 +17,7 @@ from typing import Optional
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import randomness
+from efficientnet_advprop.base import randomness
 from efficientnet_advprop.data import augmentation
 
 # The official crop: shape and tries. It covers at least a tenth of the image,

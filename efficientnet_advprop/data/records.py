@@ -14,6 +14,8 @@ from typing import Any, Callable, Optional
 
 import tensorflow as tf
 
+from efficientnet_advprop.base import errors
+
 Record = dict[str, tf.Tensor]
 
 # Images with a shorter side hold nothing to learn from, ones with a longer
@@ -27,10 +29,6 @@ _READ_BUFFER_BYTES = 1 << 20
 _DAMAGED = 'damaged or missing (a flipped bit, or a file that was cut short)'
 # What `explain` looks for in the message of an error.
 _BEGIN, _END = '<<bad data: ', '>>'
-
-
-class DataError(ValueError):
-  """Data that cannot be used; the message is one line: file, record, why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -405,4 +403,4 @@ def explain(error: tf.errors.OpError) -> Exception:
     first = sum(1 for _ in readable)
     rest = problem[lost.end() :]
     problem = f'{lost.group(1)}: record {first}: {_DAMAGED}{rest}'
-  return DataError(problem)
+  return errors.DataError(problem)

@@ -4,8 +4,9 @@ import struct
 import pytest
 import tensorflow as tf
 
-from efficientnet_advprop.data import fake_data
+from efficientnet_advprop.base import errors
 from efficientnet_advprop.data import records
+from efficientnet_advprop.testing import tiny_data
 
 _PAYLOADS = [b'first', b'', b'third record']
 
@@ -13,7 +14,7 @@ _PAYLOADS = [b'first', b'', b'third record']
 @pytest.fixture(name='path')
 def _path(tmp_path):
   path = tmp_path / 'shard'
-  fake_data.write_shard(path, _PAYLOADS)
+  tiny_data.write_shard(path, _PAYLOADS)
   return path
 
 
@@ -109,5 +110,5 @@ def test_explanation_is_the_problem_unescaped():
   with pytest.raises(tf.errors.InvalidArgumentError) as caught:
     fail(tf.constant(False))
   explained = records.explain(caught.value)
-  assert isinstance(explained, records.DataError)
+  assert isinstance(explained, errors.DataError)
   assert str(explained) == problem

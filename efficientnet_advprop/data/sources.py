@@ -22,6 +22,8 @@ from absl import logging
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.base import errors
+from efficientnet_advprop.base import paths
 from efficientnet_advprop.data import records
 
 TFDS_PREFIX = 'tfds:'
@@ -35,14 +37,11 @@ _TFDS_SOURCE = re.compile(
 )
 _COUNTED_BYTES = 16 << 30
 _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
-_EMBEDDED = os.path.join(
-  os.path.dirname(os.path.abspath(__file__)), os.pardir, os.pardir, 'testdata'
-)
 
 
 def data_dir(config: config_lib.DataConfig) -> str:
   """The folder of images: `data.dir`, or the embedded data set's."""
-  return config.dir or os.path.normpath(_EMBEDDED)
+  return config.dir or os.path.normpath(paths.embedded_data())
 
 
 def find(config: config_lib.DataConfig, split: str) -> records.Source:
@@ -70,7 +69,7 @@ def find(config: config_lib.DataConfig, split: str) -> records.Source:
   elif split == config.eval_split and split != MINIVAL:
     _check_count(config, whole, (sum(part.counts),), 'num_eval_images')
   if not sum(part.counts):
-    raise records.DataError(
+    raise errors.DataError(
       f'{data_dir(config)}: the split {split!r} holds no images'
     )
   return part
@@ -84,7 +83,7 @@ def with_cue(source: records.Source, cue: str) -> records.Source:
   """
   key = f'image/{cue}/label'
   if source.labels is not None:
-    raise records.DataError(
+    raise errors.DataError(
       f'{source.files[0]}: has no {key}; only TFRecords can name a cue'
     )
   return dataclasses.replace(source, cue_key=key)
@@ -95,7 +94,7 @@ def _find_whole(config: config_lib.DataConfig, split: str) -> records.Source:
   if directory.startswith(TFDS_PREFIX):
     return _find_tfds(config, split)
   if not tf.io.gfile.isdir(directory):
-    raise records.DataError(f'{directory}: no such folder (data.dir)')
+    raise errors.DataError(f'{directory}: no such folder (data.dir)')
   names = tf.io.gfile.listdir(directory)
   shards = _shard_names(directory, sorted(names), split)
   if shards:
@@ -103,7 +102,7 @@ def _find_whole(config: config_lib.DataConfig, split: str) -> records.Source:
     return _count(split, paths, config)
   if tf.io.gfile.isdir(os.path.join(directory, split)):
     return _find_images(config, directory, split)
-  raise records.DataError(
+  raise errors.DataError(
     f'{directory}: no images of the split {split!r}: neither'
     f' {split}-?????-of-????? nor {split}*.tfrecord* nor a folder {split}'
   )
@@ -141,14 +140,14 @@ def _shard_names(directory: str, names: Sequence[str], split: str) -> list[str]:
     return [name for name in names if prefix.fullmatch(name)]
   totals = sorted({match.group(2) for match in matches})
   if len(totals) > 1:
-    raise records.DataError(
+    raise errors.DataError(
       f'{directory}: shards of different sets of {split!r}:'
       f' -of-{totals[0]} and -of-{totals[1]}'
     )
   present = {int(match.group(1)) for match in matches}
   missing = sorted(set(range(int(totals[0]))) - present)
   if missing:
-    raise records.DataError(
+    raise errors.DataError(
       f'{directory}: {split}-{missing[0]:05d}-of-{totals[0]} is missing'
       f' ({len(present)} of {int(totals[0])} shards are there)'
     )
@@ -172,7 +171,7 @@ def _count(
   if problems:
     # What the damage hides is unknown: at least the one record.
     if len(problems) > config.max_bad_records:
-      raise records.DataError(problems[0])
+      raise errors.DataError(problems[0])
     for problem in problems:
       logging.warning('%s; reading without the rest of the file', problem)
   counts = tuple(count for count, _ in results)
@@ -194,9 +193,9 @@ def _counts_of_manifest(
       shards = json.load(file)['shards']
     stated = {int(n): (s['bytes'], s['written']) for n, s in shards.items()}
   except (ValueError, KeyError, TypeError, AttributeError):
-    raise records.DataError(f'{path}: damaged') from None
+    raise errors.DataError(f'{path}: damaged') from None
   if sorted(stated) != list(range(len(paths))):
-    raise records.DataError(
+    raise errors.DataError(
       f'{path}: {len(stated)} of {len(paths)} shards are written; run'
       ' tools/build_tfrecords.py again'
     )
@@ -205,7 +204,7 @@ def _counts_of_manifest(
       problem = f'{file_path}: {size} bytes, its manifest says'
       problem += f' {stated[number][0]} (cut short?)'
       if not config.max_bad_records:
-        raise records.DataError(problem)
+        raise errors.DataError(problem)
       logging.warning('%s; what is missing counts as bad records', problem)
   return tuple(stated[number][1] for number in range(len(paths)))
 
@@ -230,7 +229,7 @@ def _check_count(
   if 0 < expected - found <= config.max_bad_records:
     logging.warning('%s; going on without them', message)
     return
-  raise records.DataError(message)
+  raise errors.DataError(message)
 
 
 def _short_file(source: records.Source) -> Optional[str]:
@@ -269,12 +268,12 @@ def _find_images(
   if split != config.train_split and tf.io.gfile.isdir(train):
     differing = set(classes) ^ set(class_names(train))
     if differing:
-      raise records.DataError(
+      raise errors.DataError(
         f'{folder}: its class folders are not those of {train}:'
         f' {min(differing)!r} is in one only'
       )
   if len(classes) != config.num_classes:
-    raise records.DataError(
+    raise errors.DataError(
       f'{folder}: {len(classes)} class folders, data.num_classes says'
       f' {config.num_classes}'
     )
@@ -287,7 +286,7 @@ def _find_images(
       if file.lower().endswith(_IMAGE_SUFFIXES)
     ]
     if not by_class[name]:
-      raise records.DataError(f'{path}: the class folder holds no image')
+      raise errors.DataError(f'{path}: the class folder holds no image')
   files = tuple(file for name in classes for file in by_class[name])
   labels = [i for i, name in enumerate(classes) for _ in by_class[name]]
   return records.Source(
@@ -307,7 +306,7 @@ def _find_tfds(config: config_lib.DataConfig, split: str) -> records.Source:
   if named_split is not None and split == config.eval_split:
     split = named_split
   elif named_split is not None and split == config.train_split:
-    raise records.DataError(
+    raise errors.DataError(
       f'{config.dir}: names the split to evaluate; to train, leave it out and'
       ' set data.train_split and data.eval_split'
     )
@@ -315,16 +314,16 @@ def _find_tfds(config: config_lib.DataConfig, split: str) -> records.Source:
     import tensorflow_datasets as tfds  # Slow to import, and optional.
   except ImportError:
     reason = 'needs the package tensorflow-datasets'
-    raise records.DataError(f'{TFDS_PREFIX}{name}: {reason}') from None
+    raise errors.DataError(f'{TFDS_PREFIX}{name}: {reason}') from None
   try:
     info = tfds.builder(name).info
   except (ValueError, AssertionError) as error:  # The latter: a wrong version.
     lines = filter(None, map(str.strip, str(error).splitlines()))
     # Some list hundreds of names.
     reason = textwrap.shorten(next(lines, 'unknown'), 160, placeholder=' ...')
-    raise records.DataError(f'{TFDS_PREFIX}{name}: {reason}') from None
+    raise errors.DataError(f'{TFDS_PREFIX}{name}: {reason}') from None
   if not info.splits:
-    raise records.DataError(
+    raise errors.DataError(
       f'{TFDS_PREFIX}{name}: not prepared on this machine; run'
       f' `tfds build {name}`'
     )
@@ -342,21 +341,21 @@ def _tfds_files(
   where = f'{TFDS_PREFIX}{name}'
   missing = {'image', 'label'} - set(info.features or ())
   if missing:
-    raise records.DataError(f'{where}: has no feature {min(missing)!r}')
+    raise errors.DataError(f'{where}: has no feature {min(missing)!r}')
   if info.file_format.value != 'tfrecord':
-    raise records.DataError(
+    raise errors.DataError(
       f'{where}: stored as {info.file_format.value}; prepare it as tfrecord'
     )
   try:
     parts = info.splits[split].file_instructions
   except (KeyError, ValueError):
     known = config_lib.nearest(split, info.splits)
-    raise records.DataError(
+    raise errors.DataError(
       f'{where}: no split {split!r}; there are {known}'
     ) from None
   lost = [p.filename for p in parts if not tf.io.gfile.exists(p.filename)]
   if lost:
-    raise records.DataError(f'{lost[0]}: missing ({where})')
+    raise errors.DataError(f'{lost[0]}: missing ({where})')
   return (
       tuple(part.filename for part in parts),
       tuple(part.skip for part in parts),

@@ -10,15 +10,16 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop.data import fake_data
+from efficientnet_advprop.base import errors
 from efficientnet_advprop.data import pipeline
 from efficientnet_advprop.data import preprocessing
 from efficientnet_advprop.data import records
 from efficientnet_advprop.data import sources
+from efficientnet_advprop.testing import tiny_data
 
 
 def _error(config, split='train'):
-  with pytest.raises(records.DataError) as caught:
+  with pytest.raises(errors.DataError) as caught:
     sources.find(config.data, split)
   assert '\n' not in str(caught.value)
   return str(caught.value)
@@ -26,54 +27,54 @@ def _error(config, split='train'):
 
 def _touch(path):
   path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_bytes(fake_data.encoded_image(0))
+  path.write_bytes(tiny_data.encoded_image(0))
 
 
 # --- TFRecords --------------------------------------------------------------
 
 
 def test_shards_are_found_and_counted(tmp_path):
-  paths = fake_data.write_split(tmp_path, 'train', [7, 13])
-  fake_data.write_split(tmp_path, 'train_other', [1])
-  source = sources.find(fake_data.config(tmp_path).data, 'train')
+  paths = tiny_data.write_split(tmp_path, 'train', [7, 13])
+  tiny_data.write_split(tmp_path, 'train_other', [1])
+  source = sources.find(tiny_data.config(tmp_path).data, 'train')
   assert source.files == tuple(paths)
   assert source.counts == (7, 13)
 
 
 def test_other_names_are_found(tmp_path):
   path = os.fspath(tmp_path / 'train-a.tfrecord')
-  fake_data.write_shard(path, [b''] * 20)
-  source = sources.find(fake_data.config(tmp_path).data, 'train')
+  tiny_data.write_shard(path, [b''] * 20)
+  source = sources.find(tiny_data.config(tmp_path).data, 'train')
   assert (source.files, source.counts) == ((path,), (20,))
 
 
 def test_nothing_to_find_is_an_error(tmp_path):
   missing = tmp_path / 'missing'
-  assert _error(fake_data.config(missing)).startswith(
+  assert _error(tiny_data.config(missing)).startswith(
     f'{missing}: no such folder'
   )
-  message = _error(fake_data.config(tmp_path), 'test')
+  message = _error(tiny_data.config(tmp_path), 'test')
   assert message.startswith(f"{tmp_path}: no images of the split 'test'")
 
 
 def test_a_missing_shard_is_an_error(tmp_path):
-  paths = fake_data.write_split(tmp_path, 'train', [10, 5, 5])
+  paths = tiny_data.write_split(tmp_path, 'train', [10, 5, 5])
   os.remove(paths[1])
-  assert _error(fake_data.config(tmp_path)) == (
+  assert _error(tiny_data.config(tmp_path)) == (
     f'{tmp_path}: train-00001-of-00003 is missing (2 of 3 shards are there)'
   )
 
 
 def test_shards_of_two_sets_are_an_error(tmp_path):
-  fake_data.write_split(tmp_path, 'train', [10])
-  fake_data.write_split(tmp_path, 'train', [5, 5])
-  assert 'different sets' in _error(fake_data.config(tmp_path))
+  tiny_data.write_split(tmp_path, 'train', [10])
+  tiny_data.write_split(tmp_path, 'train', [5, 5])
+  assert 'different sets' in _error(tiny_data.config(tmp_path))
 
 
 def test_a_wrong_number_of_images_is_an_error(tmp_path):
-  fake_data.write_split(tmp_path, 'train', [5, 5, 3, 5])
-  fake_data.write_split(tmp_path, 'validation', [8])
-  config = fake_data.config(tmp_path)
+  tiny_data.write_split(tmp_path, 'train', [5, 5, 3, 5])
+  tiny_data.write_split(tmp_path, 'validation', [8])
+  config = tiny_data.config(tmp_path)
   assert _error(config) == (
     f"{tmp_path}: the split 'train' holds 18 images, data.num_train_images"
     ' says 20; train-00002-of-00004 holds 3, others 5 (cut short?)'
@@ -85,18 +86,18 @@ def test_a_wrong_number_of_images_is_an_error(tmp_path):
 
 
 def test_a_named_test_set_may_have_any_size_but_none(tmp_path):
-  fake_data.write_split(tmp_path, 'stylized', [3])
-  fake_data.write_split(tmp_path, 'empty', [0])
-  config = fake_data.config(tmp_path)
+  tiny_data.write_split(tmp_path, 'stylized', [3])
+  tiny_data.write_split(tmp_path, 'empty', [0])
+  config = tiny_data.config(tmp_path)
   assert pipeline.num_images(config, 'stylized') == 3
   assert _error(config, 'empty').endswith("'empty' holds no images")
 
 
 def test_missing_images_can_be_allowed(tmp_path):
-  fake_data.write_split(tmp_path, 'train', [10, 8])
-  config = fake_data.config(tmp_path, max_bad_records=2)
+  tiny_data.write_split(tmp_path, 'train', [10, 8])
+  config = tiny_data.config(tmp_path, max_bad_records=2)
   assert pipeline.num_images(config, 'train') == 18
-  assert '18 images' in _error(fake_data.config(tmp_path, max_bad_records=1))
+  assert '18 images' in _error(tiny_data.config(tmp_path, max_bad_records=1))
 
 
 @pytest.mark.parametrize('kept, problem', [
@@ -104,34 +105,34 @@ def test_missing_images_can_be_allowed(tmp_path):
   (-10_000, 'record 0: the file ends inside its header'),
 ])  # fmt: skip
 def test_a_cut_shard_is_an_error(tmp_path, kept, problem):
-  _, path = fake_data.write_split(tmp_path, 'train', [15, 5])
+  _, path = tiny_data.write_split(tmp_path, 'train', [15, 5])
   os.truncate(path, max(5, os.path.getsize(path) + kept))
-  assert _error(fake_data.config(tmp_path)) == f'{path}: {problem}'
+  assert _error(tiny_data.config(tmp_path)) == f'{path}: {problem}'
 
 
 def test_a_damaged_header_is_an_error(tmp_path):
-  path, _ = fake_data.write_split(tmp_path, 'train', [15, 5])
+  path, _ = tiny_data.write_split(tmp_path, 'train', [15, 5])
   with open(path, 'r+b') as file:
     file.seek(3)  # In the length of record 0.
     file.write(b'\x01')
   message = f'{path}: record 0: its header is damaged'
-  assert _error(fake_data.config(tmp_path)) == message
+  assert _error(tiny_data.config(tmp_path)) == message
 
 
 def test_minival_is_held_out(tmp_path):
-  fake_data.write_split(tmp_path, 'train', [4, 4, 6, 6])
-  config = fake_data.config(tmp_path, 7, minival_shards=2, eval_split='minival')
+  tiny_data.write_split(tmp_path, 'train', [4, 4, 6, 6])
+  config = tiny_data.config(tmp_path, 7, minival_shards=2, eval_split='minival')
   train = pipeline.train_dataset(config).take(4).as_numpy_iterator()
-  seen = [i for batch in train for i in fake_data.indices(batch['image'])]
+  seen = [i for batch in train for i in tiny_data.indices(batch['image'])]
   assert sorted(seen[:12]) == list(range(8, 20))
   minival = pipeline.eval_dataset(config, 'minival').as_numpy_iterator()
-  seen = [i for batch in minival for i in fake_data.indices(batch['image'])]
+  seen = [i for batch in minival for i in tiny_data.indices(batch['image'])]
   assert seen == [0, 4, 1, 5, 2, 6, 3, 7]  # Two files side by side.
 
 
 def test_too_large_a_minival_is_an_error(tmp_path):
-  fake_data.write_split(tmp_path, 'train', [10, 10])
-  config = fake_data.config(tmp_path, minival_shards=2)
+  tiny_data.write_split(tmp_path, 'train', [10, 10])
+  config = tiny_data.config(tmp_path, minival_shards=2)
   with pytest.raises(config_lib.ConfigError, match=r'data\.minival_shards'):
     sources.find(config.data, 'train')
 
@@ -151,8 +152,8 @@ def _read_error(dataset):
 
 
 def test_an_uncounted_set_is_read_alike(tmp_path, uncounted, monkeypatch):
-  fake_data.write_split(tmp_path, 'train', [7, 13])
-  config = fake_data.config(tmp_path)
+  tiny_data.write_split(tmp_path, 'train', [7, 13])
+  config = tiny_data.config(tmp_path)
   batches = list(pipeline.train_dataset(config).take(6).as_numpy_iterator())
   monkeypatch.undo()
   counted = list(pipeline.train_dataset(config).take(6).as_numpy_iterator())
@@ -164,29 +165,29 @@ def test_an_uncounted_set_is_read_alike(tmp_path, uncounted, monkeypatch):
 def test_an_uncounted_set_of_another_size_is_an_error(
   tmp_path, uncounted, count
 ):
-  fake_data.write_split(tmp_path, 'train', [10, count - 10])
-  dataset = pipeline.train_dataset(fake_data.config(tmp_path))
+  tiny_data.write_split(tmp_path, 'train', [10, count - 10])
+  dataset = pipeline.train_dataset(tiny_data.config(tmp_path))
   assert _read_error(dataset) == (
     'train: the split holds more or fewer images than the configuration says'
   )
 
 
 def test_an_uncounted_cut_shard_is_an_error(tmp_path, uncounted):
-  path, _ = fake_data.write_split(tmp_path, 'train', [10, 10])
+  path, _ = tiny_data.write_split(tmp_path, 'train', [10, 10])
   os.truncate(path, os.path.getsize(path) - 3)
-  dataset = pipeline.train_dataset(fake_data.config(tmp_path))
+  dataset = pipeline.train_dataset(tiny_data.config(tmp_path))
   assert _read_error(dataset).startswith(f'{path}: record 9: damaged or')
 
 
 def test_hosts_divide_an_uncounted_set(tmp_path, uncounted):
-  fake_data.write_split(tmp_path, 'train', [5, 5, 5, 5])
-  config = fake_data.config(tmp_path, shuffle_window=2)
+  tiny_data.write_split(tmp_path, 'train', [5, 5, 5, 5])
+  config = tiny_data.config(tmp_path, shuffle_window=2)
   seen = []
   for host in range(2):
     context = tf.distribute.InputContext(2, host, 2)
     dataset = pipeline.train_dataset(config, 5, context)
     for batch in dataset.take(5).as_numpy_iterator():
-      seen += fake_data.indices(batch['image'])
+      seen += tiny_data.indices(batch['image'])
   assert sorted(seen) == list(range(20))
 
 
@@ -204,8 +205,8 @@ def test_hosts_divide_a_set_of_which_the_manifest_tells_the_counts(
   tmp_path, uncounted
 ):
   counts = [3, 7, 4, 6]
-  paths = fake_data.write_split(tmp_path, 'train', counts)
-  config = fake_data.config(tmp_path, shuffle_window=2)
+  paths = tiny_data.write_split(tmp_path, 'train', counts)
+  config = tiny_data.config(tmp_path, shuffle_window=2)
   _write_manifest(tmp_path, paths, counts)
   assert sources.find(config.data, 'train').counts == tuple(counts)
   seen = []
@@ -213,7 +214,7 @@ def test_hosts_divide_a_set_of_which_the_manifest_tells_the_counts(
     context = tf.distribute.InputContext(2, host, 2)
     dataset = pipeline.train_dataset(config, 0, context).unbatch()
     images = [b['image'] for b in dataset.take(13).as_numpy_iterator()]
-    seen.append(fake_data.indices(images))
+    seen.append(tiny_data.indices(images))
   # Hosts' shares of an epoch differ; each image is in one of them, once.
   assert any(
     sorted(seen[0][:end] + seen[1][: 20 - end]) == list(range(20))
@@ -222,15 +223,15 @@ def test_hosts_divide_a_set_of_which_the_manifest_tells_the_counts(
 
 
 def test_a_manifest_that_is_not_of_the_files_is_an_error(tmp_path, uncounted):
-  paths = fake_data.write_split(tmp_path, 'train', [10, 10])
+  paths = tiny_data.write_split(tmp_path, 'train', [10, 10])
   manifest = _write_manifest(tmp_path, paths, [10, 10])
-  config = fake_data.config(tmp_path)
+  config = tiny_data.config(tmp_path)
   size = os.path.getsize(paths[1])
   os.truncate(paths[1], size - 3)
   assert _error(config) == (
     f'{paths[1]}: {size - 3} bytes, its manifest says {size} (cut short?)'
   )
-  allowed = fake_data.config(tmp_path, max_bad_records=1)
+  allowed = tiny_data.config(tmp_path, max_bad_records=1)
   assert sources.find(allowed.data, 'train').counts == (10, 10)
   _write_manifest(tmp_path, paths[:1], [10])
   assert _error(config).startswith(f'{manifest}: 1 of 2 shards are written')
@@ -246,21 +247,21 @@ def _write_folders(directory, split, per_class):
     for i in range(count):
       path = directory / split / f'class_{label}' / f'{i:02d}.png'
       path.parent.mkdir(parents=True, exist_ok=True)
-      path.write_bytes(fake_data.encoded_image(3 * i + label))
+      path.write_bytes(tiny_data.encoded_image(3 * i + label))
 
 
 def test_class_folders_are_read(tmp_path):
   _write_folders(tmp_path, 'train', [7, 7, 6])
   _write_folders(tmp_path, 'validation', [3, 2, 2])
   (tmp_path / 'train' / 'class_0' / 'notes.txt').write_text('not an image')
-  config = fake_data.config(tmp_path, shuffle_window=2)
+  config = tiny_data.config(tmp_path, shuffle_window=2)
   for batches in (
     pipeline.train_dataset(config).take(5),
     pipeline.eval_dataset(config, 'validation'),
   ):
     seen = []
     for batch in batches.as_numpy_iterator():
-      numbers = fake_data.indices(batch['image'])
+      numbers = tiny_data.indices(batch['image'])
       assert [number % 3 for number in numbers] == batch['label'].tolist()
       seen += numbers
     assert set(seen) == set(range(max(seen) + 1))
@@ -270,7 +271,7 @@ def test_every_suffix_counts_as_an_image(tmp_path):
   for name in ('a.jpg', 'b.jpeg', 'c.JPEG', 'd.png', 'e.gif'):
     for label in '012':
       _touch(tmp_path / 'stylized' / label / name)
-  config = fake_data.config(tmp_path)
+  config = tiny_data.config(tmp_path)
   assert pipeline.num_images(config, 'stylized') == 12
 
 
@@ -278,7 +279,7 @@ def test_a_bad_image_file_is_named(tmp_path):
   _write_folders(tmp_path, 'train', [7, 7, 6])
   bad = tmp_path / 'train' / 'class_1' / '03.png'
   bad.write_bytes(b'nothing')
-  dataset = pipeline.train_dataset(fake_data.config(tmp_path))
+  dataset = pipeline.train_dataset(tiny_data.config(tmp_path))
   expected = f'{bad}: the image cannot be decoded (7 bytes)'
   assert _read_error(dataset) == expected
 
@@ -288,15 +289,15 @@ def test_an_empty_class_is_an_error(tmp_path):
   empty = tmp_path / 'train' / 'class_2'
   empty.mkdir()
   message = f'{empty}: the class folder holds no image'
-  assert _error(fake_data.config(tmp_path)) == message
+  assert _error(tiny_data.config(tmp_path)) == message
 
 
 def test_wrong_classes_are_an_error(tmp_path):
   _write_folders(tmp_path, 'train', [7, 7, 6])
   _write_folders(tmp_path, 'validation', [4, 3])
-  message = _error(fake_data.config(tmp_path), 'validation')
+  message = _error(tiny_data.config(tmp_path), 'validation')
   assert message.endswith("'class_2' is in one only")
-  message = _error(fake_data.config(tmp_path, num_classes=4))
+  message = _error(tiny_data.config(tmp_path, num_classes=4))
   assert message.endswith('3 class folders, data.num_classes says 4')
 
 
@@ -345,7 +346,7 @@ def _grey_levels(batch):
 
 
 def test_tfds_is_read(prepared):
-  config = fake_data.config('tfds:input_test_data', eval_split='test')
+  config = tiny_data.config('tfds:input_test_data', eval_split='test')
   seen = []
   for batch in pipeline.train_dataset(config).take(5).as_numpy_iterator():
     for grey, label in zip(_grey_levels(batch), batch['label']):
@@ -358,7 +359,7 @@ def test_tfds_is_read(prepared):
 
 
 def test_part_of_a_tfds_split_is_read(prepared):
-  config = fake_data.config('tfds:input_test_data', train_split='train[15:]')
+  config = tiny_data.config('tfds:input_test_data', train_split='train[15:]')
   assert pipeline.num_images(config, 'test[:3]') == 3
   message = _error(config, 'train[15:]')
   assert "'train[15:]' holds 5 images" in message
@@ -405,7 +406,7 @@ def _prepare(name, splits, data_dir, monkeypatch):
 def test_published_sets_are_read(name, splits, tmp_path, monkeypatch):
   _prepare(name, splits, tmp_path, monkeypatch)
   for split in splits:
-    config = fake_data.config(
+    config = tiny_data.config(
       f'tfds:{name}:{split}', num_classes=10 if name == 'cifar10' else 1000
     )
     source = sources.find(config.data, config.data.eval_split)
@@ -422,7 +423,7 @@ def test_published_sets_are_read(name, splits, tmp_path, monkeypatch):
 
 
 def test_a_named_tfds_split_is_for_evaluation(prepared):
-  config = fake_data.config(
+  config = tiny_data.config(
     'tfds:input_test_data:train[3:10]', num_train_images=7
   )
   assert pipeline.num_images(config, 'validation') == 7
@@ -434,7 +435,7 @@ def test_a_named_tfds_split_is_for_evaluation(prepared):
 
 
 def test_an_unknown_tfds_split_is_an_error(prepared):
-  config = fake_data.config('tfds:input_test_data')
+  config = tiny_data.config('tfds:input_test_data')
   message = _error(config, 'tets')
   assert message.startswith("tfds:input_test_data: no split 'tets'")
   assert 'did you mean test?' in message
@@ -442,7 +443,7 @@ def test_an_unknown_tfds_split_is_an_error(prepared):
 
 def test_an_unprepared_tfds_set_is_an_error(tmp_path, monkeypatch):
   _look_in(tmp_path, monkeypatch)
-  message = _error(fake_data.config('tfds:input_test_data'))
+  message = _error(tiny_data.config('tfds:input_test_data'))
   assert message.endswith('run `tfds build input_test_data`')
 
 
@@ -453,12 +454,12 @@ def test_an_unprepared_tfds_set_is_an_error(tmp_path, monkeypatch):
   ('', 'Parsing builder name string'),
 ])  # fmt: skip
 def test_an_unknown_tfds_name_is_an_error(name, problem):
-  message = _error(fake_data.config(f'tfds:{name}'))
+  message = _error(tiny_data.config(f'tfds:{name}'))
   assert re.match(f'tfds:{name}: {problem}', message), message
   assert len(message) < 200
 
 
 def test_tfds_is_optional(monkeypatch):
   monkeypatch.setitem(sys.modules, 'tensorflow_datasets', None)
-  message = _error(fake_data.config('tfds:cifar10'))
+  message = _error(tiny_data.config('tfds:cifar10'))
   assert message == 'tfds:cifar10: needs the package tensorflow-datasets'

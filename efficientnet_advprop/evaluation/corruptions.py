@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.base import errors
 from efficientnet_advprop.data import pipeline
 from efficientnet_advprop.data import records
 from efficientnet_advprop.data import sources
@@ -77,7 +78,7 @@ def corrupt(
   config_lib.check_choice('corruption', name, NAMES)
   if min(image.shape[:2]) < MIN_SIDE:
     height, width = image.shape[:2]
-    raise records.DataError(
+    raise errors.DataError(
       f'image {index} has {width} x {height} pixels; corruptions need'
       f' {MIN_SIDE} a side'
     )
@@ -101,7 +102,7 @@ def _package() -> Any:
   try:
     import imagecorruptions  # Slow to import, and optional.
   except ImportError as error:
-    raise records.DataError(
+    raise errors.DataError(
       f'corruptions need packages that are not here ({error}): pip install -r'
       ' requirements-robustness.txt'
     ) from None
@@ -232,10 +233,10 @@ def _check_manifest(
       file.write(json.dumps(facts, indent=2) + '\n')
     return
   except ValueError:
-    raise records.DataError(f'{path}: not JSON; use another folder') from None
+    raise errors.DataError(f'{path}: not JSON; use another folder') from None
   for key, value in facts.items():
     if found.get(key) != value:
-      raise records.DataError(
+      raise errors.DataError(
         f'{directory}: holds a corrupted set whose {key} is'
         f' {found.get(key)!r}, not {value!r}; use another folder'
       )

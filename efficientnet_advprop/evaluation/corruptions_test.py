@@ -6,11 +6,11 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import recipes
-from efficientnet_advprop.data import fake_data
-from efficientnet_advprop.data import records
+from efficientnet_advprop.base import errors
+from efficientnet_advprop.config import recipes
 from efficientnet_advprop.data import sources
 from efficientnet_advprop.evaluation import corruptions
+from efficientnet_advprop.testing import tiny_data
 
 # Compiled by Numba for seconds, which adds nothing to a test of ours.
 _SLOW = 'glass_blur'
@@ -72,7 +72,7 @@ def test_noise_has_the_published_strength():
 def test_unknown_names_and_small_images_are_refused(image):
   with pytest.raises(config_lib.ConfigError, match='did you mean snow'):
     corruptions.corrupt(image, 'snwo', 1, 0)
-  with pytest.raises(records.DataError, match='32 x 31 pixels'):
+  with pytest.raises(errors.DataError, match='32 x 31 pixels'):
     corruptions.corrupt(image[:31], 'snow', 1, 0)
 
 
@@ -95,8 +95,8 @@ def _config(tmp_path, monkeypatch):
   monkeypatch.setattr(corruptions, 'NAMES', ('fog', 'frost'))
   data = tmp_path / 'data'
   data.mkdir()
-  fake_data.write_split(data, 'validation', [4, 3])
-  config = fake_data.config(data)
+  tiny_data.write_split(data, 'validation', [4, 3])
+  config = tiny_data.config(data)
   overrides = ['model.image_size=32']
   values = config_lib.to_dict(config)
   return config_lib.from_dict(recipes.apply_overrides(values, overrides))
@@ -154,9 +154,9 @@ def test_what_cannot_be_written_is_refused(config, tmp_path):
   with pytest.raises(config_lib.ConfigError, match='1 to 7'):
     corruptions.write_corrupted(config, directory, num_images=8)
   corruptions.write_corrupted(config, directory, num_images=1)
-  with pytest.raises(records.DataError, match='seed is 0, not 1'):
+  with pytest.raises(errors.DataError, match='seed is 0, not 1'):
     corruptions.write_corrupted(config, directory, seed=1, num_images=1)
-  small = fake_data.config(sources.data_dir(config.data))
+  small = tiny_data.config(sources.data_dir(config.data))
   with pytest.raises(config_lib.ConfigError, match='at least 32'):
     corruptions.write_corrupted(small, str(tmp_path / 'small'))
   assert not tf.io.gfile.exists(str(tmp_path / 'small'))
@@ -165,5 +165,5 @@ def test_what_cannot_be_written_is_refused(config, tmp_path):
 def test_a_missing_package_is_named(image, monkeypatch):
   monkeypatch.setitem(sys.modules, 'imagecorruptions', None)
   corruptions._package.cache_clear()
-  with pytest.raises(records.DataError, match='requirements-robustness'):
+  with pytest.raises(errors.DataError, match='requirements-robustness'):
     corruptions.corrupt(image, 'snow', 1, 0)

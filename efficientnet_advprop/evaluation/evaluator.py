@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import json
 import os
 from typing import Any, Callable, Optional
 
@@ -11,12 +10,14 @@ import tensorflow as tf
 
 from efficientnet_advprop import attacks
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import randomness
+from efficientnet_advprop.base import errors
+from efficientnet_advprop.base import files
+from efficientnet_advprop.base import randomness
 from efficientnet_advprop.data import pipeline
 from efficientnet_advprop.data import records
 from efficientnet_advprop.data import sources
-from efficientnet_advprop.evaluation import cues
-from efficientnet_advprop.evaluation import test_sets
+from efficientnet_advprop.evaluation import image_sets
+from efficientnet_advprop.evaluation import shape_bias
 
 Result = dict[str, Any]
 
@@ -54,7 +55,7 @@ class Evaluator:
     self,
     test: Optional[config_lib.TestConfig] = None,
     report: Optional[Callable[[int, int], None]] = None,
-    images: Optional[test_sets.Images] = None,
+    images: Optional[image_sets.Images] = None,
   ) -> Result:
     """Runs one test.
 
@@ -69,14 +70,14 @@ class Evaluator:
       `top_1_accuracy` and `top_5_accuracy` as fractions, and `domain`. Under
       attack they are of the worst restart of each image, and `attack` and
       `restarts` say under which. With a cue there are the figures of
-      `cues.figures` beside them.
+      `shape_bias.figures` beside them.
 
     Raises:
       DataError: the images are missing or damaged, or have no such cue.
     """
     test = test or config_lib.TestConfig()
     config, strategy = self._config, self.strategy
-    source, expected, classes = images or test_sets.find(config, test)
+    source, expected, classes = images or image_sets.find(config, test)
     if test.cue is not None:
       source = sources.with_cue(source, test.cue)
     # A small set need not fill a whole batch.
@@ -100,7 +101,7 @@ class Evaluator:
       raise records.explain(error) from error
     if classes is not None and totals[1] > _IMPOSSIBLE_LOSS:
       place = os.path.dirname(source.files[0])
-      raise records.DataError(
+      raise errors.DataError(
         f'{place}: holds images of other classes than the {len(classes)} of'
         f' {test.kind}'
       )
@@ -110,7 +111,7 @@ class Evaluator:
       result.update(attack=attack, restarts=test.restarts)
     if test.cue is not None:
       result.update(
-        cues.figures(totals.numpy()[len(_SUMS) :], test.cue, source.name)
+        shape_bias.figures(totals.numpy()[len(_SUMS) :], test.cue, source.name)
       )
     return result
 
@@ -151,7 +152,7 @@ class Evaluator:
       sums = batch_sums(image_scores(logits, batch['label']), batch['weight'])
       if test.cue is None:
         return sums
-      return tf.concat([sums, cues.conflict_sums(logits, batch)], 0)
+      return tf.concat([sums, shape_bias.conflict_sums(logits, batch)], 0)
 
     @tf.function(autograph=False)
     def step(batch: Any) -> tf.Tensor:
@@ -267,12 +268,4 @@ def _means(totals: tf.Tensor, domain: str) -> Result:
 def write_result(path: str, result: Result) -> None:
   """Writes a result as JSON, whole or not at all."""
   tf.io.gfile.makedirs(os.path.dirname(path))
-  write_text(path, json.dumps(result, indent=2) + '\n')
-
-
-def write_text(path: str, text: str) -> None:
-  """Writes a file, whole or not at all."""
-  temporary = f'{path}.tmp'
-  with tf.io.gfile.GFile(temporary, 'w') as file:
-    file.write(text)
-  tf.io.gfile.rename(temporary, path, overwrite=True)
+  files.write_json(path, result, indent=2)

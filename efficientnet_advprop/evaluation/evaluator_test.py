@@ -8,14 +8,14 @@ import tensorflow as tf
 
 from efficientnet_advprop import attacks
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import models
-from efficientnet_advprop import randomness
-from efficientnet_advprop.data import fake_data
+from efficientnet_advprop.base import errors
+from efficientnet_advprop.base import randomness
 from efficientnet_advprop.data import pipeline
-from efficientnet_advprop.data import records
 from efficientnet_advprop.data import sources
 from efficientnet_advprop.evaluation import evaluator
-from efficientnet_advprop.evaluation import test_sets
+from efficientnet_advprop.evaluation import image_sets
+from efficientnet_advprop.models import factory
+from efficientnet_advprop.testing import tiny_data
 
 _CONFIG = config_lib.from_dict(
   {
@@ -38,7 +38,7 @@ _CONFIG = config_lib.from_dict(
 def _evaluator(strategy, config=_CONFIG):
   tf.keras.utils.set_random_seed(0)
   with strategy.scope():
-    model = models.create_model(config.model, 10)
+    model = factory.create_model(config.model, 10)
   norm = model.head.norm.norm_of('adversarial')
   norm.gamma.assign(norm.gamma * -1)  # The domains must differ.
   # A fresh network's logits are about 1e-6: make them large enough to attack.
@@ -101,8 +101,8 @@ def test_an_attack_raises_the_loss_and_a_split_can_be_named(one):
 def test_only_some_classes_may_be_chosen(one, tmp_path):
   """As on ImageNet-A: the best of the set's classes counts as the answer."""
   judge, model = one
-  found = test_sets.find(_CONFIG, config_lib.TestConfig())
-  with pytest.raises(records.DataError, match='of other classes than the 3'):
+  found = image_sets.find(_CONFIG, config_lib.TestConfig())
+  with pytest.raises(errors.DataError, match='of other classes than the 3'):
     judge.evaluate(images=found._replace(classes=(1, 4, 7)))
   labels, ranks, losses = (1, 4, 7), [], []
   path = tmp_path / 'some-00000-of-00001'
@@ -114,7 +114,7 @@ def test_only_some_classes_may_be_chosen(one, tmp_path):
         writer.write(record.numpy())
   data = dataclasses.replace(_CONFIG.data, dir=str(tmp_path))
   config = dataclasses.replace(_CONFIG, data=data)
-  some = test_sets.find(config, config_lib.TestConfig(split='some'))
+  some = image_sets.find(config, config_lib.TestConfig(split='some'))
   for batch in pipeline.source_dataset(config, some.source, some.size):
     logits = model(batch['image']).numpy().astype(np.float64)[:, labels]
     for row, label, weight in zip(logits, batch['label'], batch['weight']):
@@ -132,7 +132,7 @@ def test_only_some_classes_may_be_chosen(one, tmp_path):
 def test_images_of_another_size_pass_as_they_are(one):
   """As ImageNet-C's 224 pixels pass through a network of any other size."""
   judge, _ = one
-  found = test_sets.find(_CONFIG, config_lib.TestConfig())
+  found = image_sets.find(_CONFIG, config_lib.TestConfig())
   stored = dataclasses.replace(found.source, side=40)
   result = judge.evaluate(images=found._replace(source=stored))
   assert result['num_examples'] == 500
@@ -180,7 +180,7 @@ def _few(tmp_path_factory):
     sources.data_dir(_CONFIG.data), 'validation-00000-of-00002'
   )
   few = tf.data.TFRecordDataset(shard).take(70).as_numpy_iterator()
-  fake_data.write_shard(folder / 'validation-00000-of-00001', list(few))
+  tiny_data.write_shard(folder / 'validation-00000-of-00001', list(few))
   changes = {'dir': str(folder), 'num_eval_images': 70}
   return dataclasses.replace(
     _CONFIG,

@@ -9,9 +9,10 @@ from absl import logging
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.base import files
 from efficientnet_advprop.evaluation import corruptions
 from efficientnet_advprop.evaluation import evaluator
-from efficientnet_advprop.evaluation import published
+from efficientnet_advprop.evaluation import paper_results
 from efficientnet_advprop.evaluation import tables
 
 PLAIN = 'main'  # Stands for the plain test among the names of tests.
@@ -63,7 +64,7 @@ def write(runs: Sequence[Run], directory: str) -> str:
       parts += [f'## {name}: errors, %', *_corrupted(shown, name, directory)]
   parts += _against_the_paper(runs)
   path = os.path.join(directory, FILE_NAME)
-  evaluator.write_text(path, '\n\n'.join(parts) + '\n')
+  files.write(path, '\n\n'.join(parts) + '\n')
   return path
 
 
@@ -203,7 +204,7 @@ def _against_the_paper(runs: Sequence[Run]) -> list[str]:
         if _kind(result) == test
       ]
       row: dict[str, Any] = {'set': label, 'this run': ', '.join(found)}
-      for number in published.results():
+      for number in paper_results.results():
         key = number.table, number.test, number.column
         in_table = key[0] in _PAPER_TABLES and key[1:] == (
           *(test, run.config.model.name),

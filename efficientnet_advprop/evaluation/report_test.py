@@ -3,9 +3,9 @@ import sys
 import pytest
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.evaluation import corruption_error
 from efficientnet_advprop.evaluation import corruptions
 from efficientnet_advprop.evaluation import report
-from efficientnet_advprop.evaluation import robustness
 
 
 def _plain(accuracy):
@@ -26,13 +26,15 @@ def _corrupted(kind, scale):
   result = {
     **_plain(0.5),
     'errors': {n: {str(s): e for s, e in r.items()} for n, r in errors.items()},
-    'mean_errors': robustness.mean_errors(errors),
-    'unnormalized_mean_error': robustness.unnormalized_mean_error(errors),
+    'mean_errors': corruption_error.mean_errors(errors),
+    'unnormalized_mean_error': corruption_error.unnormalized_mean_error(errors),
     'evaluated': {'test': {'kind': kind}},
   }
   if kind == 'imagenet_c':
-    result['corruption_errors'] = robustness.corruption_errors(errors)
-    result['mean_corruption_error'] = robustness.mean_corruption_error(errors)
+    result['corruption_errors'] = corruption_error.corruption_errors(errors)
+    result['mean_corruption_error'] = corruption_error.mean_corruption_error(
+      errors
+    )
   return result
 
 

@@ -2,7 +2,6 @@
 
 from efficientnet_advprop.export.exporter import Exported
 from efficientnet_advprop.export.exporter import export
-from efficientnet_advprop.export.saved_model import ExportError
 from efficientnet_advprop.export.saved_model import export_saved_model
 
-__all__ = ['ExportError', 'Exported', 'export', 'export_saved_model']
+__all__ = ['Exported', 'export', 'export_saved_model']

@@ -7,21 +7,21 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import models
-from efficientnet_advprop.export import fake_network
-from efficientnet_advprop.export import samples
+from efficientnet_advprop.export import sample_images
 from efficientnet_advprop.export import saved_model
+from efficientnet_advprop.models import factory
+from efficientnet_advprop.testing import tiny_network
 
 
 @pytest.fixture(scope='session')
 def config(tmp_path_factory: pytest.TempPathFactory) -> config_lib.Config:
   """A run on drawn class folders."""
   directory = tmp_path_factory.mktemp('data')
-  fake_network.write_images(directory)
+  tiny_network.write_images(directory)
   values = {
     'model': {
       'name': 'efficientnet-b0',
-      'image_size': fake_network.SIZE,
+      'image_size': tiny_network.SIZE,
       'width_coefficient': 0.25,
       'depth_coefficient': 0.1,
     },
@@ -39,8 +39,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> config_lib.Config:
 @pytest.fixture(scope='session')
 def network(config: config_lib.Config) -> tf.keras.Model:
   """The averaged network of the checkpoint, with its auxiliary norms."""
-  network = models.create_model(config.model, 3, ('adversarial',))
-  fake_network.fit(network, samples.samples(config, 'train', 30))
+  network = factory.create_model(config.model, 3, ('adversarial',))
+  tiny_network.fit(network, sample_images.samples(config, 'train', 30))
   return network
 
 
@@ -52,13 +52,13 @@ def model_dir(
 ) -> str:
   """A run's folder, whose raw weights are not the averaged ones."""
   directory = os.fspath(tmp_path_factory.mktemp('model'))
-  raw = models.create_model(config.model, 3, ('adversarial',))
+  raw = factory.create_model(config.model, 3, ('adversarial',))
   step = tf.train.Checkpoint(
-    _iterations=tf.Variable(fake_network.STEP, dtype=tf.int64)
+    _iterations=tf.Variable(tiny_network.STEP, dtype=tf.int64)
   )
   checkpoint = tf.train.Checkpoint(model=raw, ema=network, optimizer=step)
   checkpoint.write(
-    os.path.join(directory, 'checkpoints', f'ckpt-{fake_network.STEP}')
+    os.path.join(directory, 'checkpoints', f'ckpt-{tiny_network.STEP}')
   )
   return directory
 
@@ -72,7 +72,7 @@ def version(
   """The folder of an exported version."""
   export_dir = os.fspath(tmp_path_factory.mktemp('export'))
   return saved_model.export_saved_model(
-    config, model_dir, export_dir, fake_network.CLASS_NAMES
+    config, model_dir, export_dir, tiny_network.CLASS_NAMES
   )
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.base import errors
 from efficientnet_advprop.export import saved_model
 from efficientnet_advprop.export import tflite
-from efficientnet_advprop.export import verify
+from efficientnet_advprop.export import verification
 
 _SUFFIX = '.tflite'
 _GRAPH = 'saved_model.pb'
@@ -53,12 +54,12 @@ class ExportedNetwork:
       self._function, inputs, outputs = load()
     except (tf.errors.OpError, OSError, ValueError, KeyError) as error:
       reason = ' '.join(str(error).split()) or type(error).__name__
-      raise saved_model.ExportError(
+      raise errors.ExportError(
         f'{path}: not an exported network ({reason[:200]})'
       ) from error
     self.image_size, self.num_classes = inputs[1], outputs[1]
     folder = os.path.dirname(path) if self.is_tflite else path
-    report = os.path.join(folder, verify.REPORT_FILE)
+    report = os.path.join(folder, verification.REPORT_FILE)
     found: dict[str, Any] = {}
     if tf.io.gfile.exists(report):
       with tf.io.gfile.GFile(report) as file:

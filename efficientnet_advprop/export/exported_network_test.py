@@ -4,16 +4,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from efficientnet_advprop.base import errors
 from efficientnet_advprop.export import exported_network
-from efficientnet_advprop.export import fake_network
-from efficientnet_advprop.export import samples
+from efficientnet_advprop.export import sample_images
 from efficientnet_advprop.export import saved_model
 from efficientnet_advprop.export import tflite
+from efficientnet_advprop.testing import tiny_network
 
 
 @pytest.fixture(scope='module', name='images')
 def _images(config):
-  dataset = samples.samples(config, 'validation', 12)
+  dataset = sample_images.samples(config, 'validation', 12)
   return next(dataset.batch(12).as_numpy_iterator())['image']
 
 
@@ -27,7 +28,7 @@ def _tflite_path(config, model_dir, tmp_path_factory):
 
 def _check(path, network, images):
   exported = exported_network.ExportedNetwork(path)
-  assert exported.image_size == fake_network.SIZE
+  assert exported.image_size == tiny_network.SIZE
   assert exported.num_classes == 3
   logits = tf.function(exported)(tf.constant(images)).numpy()
   np.testing.assert_allclose(
@@ -62,7 +63,7 @@ def test_what_cannot_be_read_is_one_line(tmp_path, name):
   (tmp_path / 'folder').mkdir()
   (tmp_path / 'folder' / 'saved_model.pb').write_bytes(b'no')
   path = os.fspath(tmp_path / name)
-  with pytest.raises(saved_model.ExportError) as error:
+  with pytest.raises(errors.ExportError) as error:
     exported_network.ExportedNetwork(path)
   assert str(error.value).startswith(f'{path}: not an exported network')
   assert '\n' not in str(error.value)

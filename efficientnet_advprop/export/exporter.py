@@ -7,10 +7,10 @@ from typing import Optional
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop.export import samples
+from efficientnet_advprop.export import sample_images
 from efficientnet_advprop.export import saved_model
 from efficientnet_advprop.export import tflite
-from efficientnet_advprop.export import verify
+from efficientnet_advprop.export import verification
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Exported:
   version: str
   tflite: Optional[str]
   report_path: str
-  report: verify.Report
+  report: verification.Report
 
 
 def export(
@@ -54,7 +54,7 @@ def export(
       network. Nothing is left behind.
   """
   names = saved_model.checked_class_names(
-    samples.class_names(config), config.data.num_classes
+    sample_images.class_names(config), config.data.num_classes
   )
   model, step = saved_model.restored_model(config, checkpoint)
   # The network as it was trained, with all its norms.
@@ -71,50 +71,52 @@ def export(
   }
   with saved_model.incomplete_version(export_dir) as folder:
     saved_model.write_saved_model(model, config, names, folder)
-    readers = verify.saved_model_readers(folder)
+    readers = verification.saved_model_readers(folder)
     if variant != 'none':
       readers[_tflite_name(variant)] = _write_tflite(model, config, folder)
     report = _compare(config, trained, readers)
     report.check()
     with saved_model.writing(export_dir):
-      verify.write_report(folder, report, facts)
+      verification.write_report(folder, report, facts)
     version = saved_model.publish(folder)
   has_tflite = variant != 'none'
   return Exported(
     version=version,
     tflite=os.path.join(version, tflite.FILE_NAME) if has_tflite else None,
-    report_path=os.path.join(version, verify.REPORT_FILE),
+    report_path=os.path.join(version, verification.REPORT_FILE),
     report=report,
   )
 
 
 def _write_tflite(
   model: tf.keras.Model, config: config_lib.Config, folder: str
-) -> verify.Reader:
+) -> verification.Reader:
   """Writes the TFLite file and returns its reader."""
   variant = config.export.tflite
-  images = samples.calibration_images(config) if variant == 'int8' else None
+  images = (
+    sample_images.calibration_images(config) if variant == 'int8' else None
+  )
   content = tflite.convert(model, variant, images)
   with saved_model.writing(os.path.dirname(folder)):
     path = os.path.join(folder, tflite.FILE_NAME)
     with tf.io.gfile.GFile(path, 'wb') as file:
       file.write(content)
-  return verify.tflite_reader(content)
+  return verification.tflite_reader(content)
 
 
 def _compare(
   config: config_lib.Config,
   trained: tf.keras.Model,
-  readers: dict[str, verify.Reader],
-) -> verify.Report:
+  readers: dict[str, verification.Reader],
+) -> verification.Report:
   split, variant = config.data.eval_split, config.export.tflite
   allowed_drops = {}
   if variant not in tflite.EXACT_VARIANTS:
     allowed_drops[_tflite_name(variant)] = config.export.max_accuracy_drop
-  images = samples.samples(config, split, config.export.verified_images)
-  with samples.reading():
-    return verify.compare(
-      verify.network_reader(trained), readers, images, allowed_drops
+  images = sample_images.samples(config, split, config.export.verified_images)
+  with sample_images.reading():
+    return verification.compare(
+      verification.network_reader(trained), readers, images, allowed_drops
     )
 
 

@@ -8,11 +8,11 @@ import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import export as export_lib
-from efficientnet_advprop import models
-from efficientnet_advprop.data import records
-from efficientnet_advprop.export import fake_network
-from efficientnet_advprop.export import samples
+from efficientnet_advprop.base import errors
+from efficientnet_advprop.export import sample_images
 from efficientnet_advprop.export import tflite
+from efficientnet_advprop.models import factory
+from efficientnet_advprop.testing import tiny_network
 
 
 def _with(config, **export):
@@ -33,10 +33,10 @@ def test_version_holds_verified_files(exported, model_dir):
     'saved_model.pb', 'labels.txt', 'model.tflite', 'agreement.json'
   } <= names  # fmt: skip
   labels = pathlib.Path(exported.version, 'labels.txt').read_text()
-  assert labels.splitlines() == fake_network.CLASS_NAMES
+  assert labels.splitlines() == tiny_network.CLASS_NAMES
   report = json.loads(pathlib.Path(exported.report_path).read_text())
   assert report['num_images'] == 6
-  assert report['step'] == fake_network.STEP
+  assert report['step'] == tiny_network.STEP
   assert report['checkpoint'] == model_dir
   assert [row['reader'] for row in report['readers']] == [
     'SavedModel serving_default',
@@ -52,7 +52,7 @@ def test_version_holds_verified_files(exported, model_dir):
 def test_a_resnet_agrees(config, tmp_path):
   model = {
     'name': 'resnet-18',
-    'image_size': fake_network.SIZE,
+    'image_size': tiny_network.SIZE,
     'width_coefficient': 0.125,
     'depth_coefficient': 0.5,
     'normalization': 'imagenet',
@@ -61,8 +61,8 @@ def test_a_resnet_agrees(config, tmp_path):
     dataclasses.replace(config, model=config_lib.ModelConfig(**model)),
     tflite='float32',
   )
-  network = models.create_model(settings.model, 3, ('adversarial',))
-  fake_network.fit(network, samples.samples(config, 'train', 30))
+  network = factory.create_model(settings.model, 3, ('adversarial',))
+  tiny_network.fit(network, sample_images.samples(config, 'train', 30))
   step = tf.train.Checkpoint(_iterations=tf.Variable(1, dtype=tf.int64))
   tf.train.Checkpoint(ema=network, optimizer=step).write(
     os.fspath(tmp_path / 'checkpoints' / 'ckpt-1')
@@ -87,7 +87,7 @@ def test_a_bad_file_prevents_the_version(
   real_convert = tflite.convert
   monkeypatch.setattr(tflite, 'convert', convert)
   settings = _with(config, tflite='dynamic', max_accuracy_drop=10)
-  with pytest.raises(export_lib.ExportError, match='TFLite dynamic loses'):
+  with pytest.raises(errors.ExportError, match='TFLite dynamic loses'):
     export_lib.export(settings, model_dir, os.fspath(tmp_path))
   assert not list(tmp_path.iterdir())
 
@@ -105,7 +105,7 @@ def test_int8_is_calibrated_and_measured(config, model_dir, tmp_path):
 
 
 def test_damaged_image(config, model_dir, tmp_path):
-  for index, name in enumerate(fake_network.CLASS_NAMES):
+  for index, name in enumerate(tiny_network.CLASS_NAMES):
     folder = tmp_path / 'validation' / name
     folder.mkdir(parents=True)
     (folder / f'{index}.png').write_bytes(b'no image')
@@ -115,7 +115,7 @@ def test_damaged_image(config, model_dir, tmp_path):
   settings = dataclasses.replace(config, data=data)
   target = tmp_path / 'export'
   with pytest.raises(
-    records.DataError, match=r'/blue/0\.png: .*cannot be decoded \(8 bytes\)'
+    errors.DataError, match=r'/blue/0\.png: .*cannot be decoded \(8 bytes\)'
   ) as caught:
     export_lib.export(settings, model_dir, os.fspath(target))
   assert len(str(caught.value).splitlines()) == 1
@@ -138,7 +138,5 @@ def test_damaged_record(config, model_dir, tmp_path):
     config.data, dir=os.fspath(tmp_path), num_eval_images=2
   )
   settings = dataclasses.replace(config, data=data)
-  with pytest.raises(
-    records.DataError, match=r'validation-00000.*: record 0: '
-  ):
+  with pytest.raises(errors.DataError, match=r'validation-00000.*: record 0: '):
     export_lib.export(settings, model_dir, os.fspath(tmp_path / 'export'))

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from efficientnet_advprop.export import samples
+from efficientnet_advprop.export import sample_images
 
 _TOLERANCE = 1e-5  # Of probabilities: float32 in other orders.
 # OpenVINO chooses bfloat16 where the processor has it.
@@ -16,7 +16,7 @@ _FLOAT32 = {'INFERENCE_PRECISION_HINT': 'f32'}
 
 @pytest.fixture(scope='module')
 def images(config):
-  dataset = samples.samples(config, 'validation', 4)
+  dataset = sample_images.samples(config, 'validation', 4)
   return next(dataset.batch(4).as_numpy_iterator())['image']
 
 

@@ -14,11 +14,12 @@ import uuid
 from absl import logging
 import tensorflow as tf
 
-from efficientnet_advprop import checkpoints
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import models
+from efficientnet_advprop.base import errors
 from efficientnet_advprop.data import preprocessing
 from efficientnet_advprop.export import warmup
+from efficientnet_advprop.models import factory
+from efficientnet_advprop.weights import checkpoints
 
 # The signatures' names, and of what they take and give.
 FLOAT_SIGNATURE = 'serving_default'
@@ -31,10 +32,6 @@ LABELS_FILE = 'labels.txt'
 LAST_VERSION_FILE = 'last_version.txt'  # Beside the versions.
 _TOP_K = 5
 _MAGIC_NUMBERS = (b'\xff\xd8\xff', b'\x89PNG', b'GIF8', b'BM')
-
-
-class ExportError(ValueError):
-  """An export that cannot be made or must not be used; one line says why."""
 
 
 class ServingModule(tf.Module):
@@ -136,15 +133,15 @@ def restored_model(
   policy = tf.keras.mixed_precision.global_policy()
   tf.keras.mixed_precision.set_global_policy('float32')
   try:
-    model = models.create_model(
+    model = factory.create_model(
       config.model, config.data.num_classes, auxiliary_domains
     )
   finally:
     tf.keras.mixed_precision.set_global_policy(policy)
   try:
     step = checkpoints.restore(model, checkpoint, config.eval.weights)
-  except checkpoints.CheckpointError as error:
-    raise ExportError(f'nothing to export: {error}') from error
+  except errors.CheckpointError as error:
+    raise errors.ExportError(f'nothing to export: {error}') from error
   return model, step
 
 
@@ -159,12 +156,12 @@ def checked_class_names(
   if class_names is None:
     return [str(index) for index in range(num_classes)]
   if len(class_names) != num_classes:
-    raise ExportError(
+    raise errors.ExportError(
       f'class_names: got {len(class_names)} names for {num_classes} classes'
     )
   for name in class_names:
     if len(name.splitlines()) != 1:
-      raise ExportError(f'class_names: {name!r} is not one line of text')
+      raise errors.ExportError(f'class_names: {name!r} is not one line of text')
   return list(class_names)
 
 
@@ -175,12 +172,12 @@ def writing(export_dir: str) -> Iterator[None]:
     yield
   except OSError as error:
     reason = error.strerror or str(error)
-    raise ExportError(
+    raise errors.ExportError(
       f'{export_dir}: cannot be written to: {reason}'
     ) from error
   except tf.errors.OpError as error:
     reason = error.message.splitlines()[0]
-    raise ExportError(
+    raise errors.ExportError(
       f'{export_dir}: cannot be written to: {reason}'
     ) from error
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from efficientnet_advprop import models
+from efficientnet_advprop.base import errors
 from efficientnet_advprop.data import preprocessing
-from efficientnet_advprop.export import fake_network
 from efficientnet_advprop.export import saved_model
+from efficientnet_advprop.models import factory
+from efficientnet_advprop.testing import tiny_network
 
-ExportError = saved_model.ExportError
+ExportError = errors.ExportError
 
 
 @pytest.fixture(scope='module')
@@ -42,7 +43,7 @@ def _assert_outputs(outputs, logits):
   probabilities = tf.nn.softmax(logits).numpy()
   np.testing.assert_allclose(outputs['probabilities'], probabilities, atol=1e-6)
   order = np.argsort(-probabilities, axis=1)
-  names = np.array(fake_network.CLASS_NAMES)[order]
+  names = np.array(tiny_network.CLASS_NAMES)[order]
   np.testing.assert_array_equal(outputs['top_indices'], order)
   np.testing.assert_array_equal(
     outputs['top_classes'].numpy().astype(str), names
@@ -59,7 +60,7 @@ def test_only_main_variables_are_in_the_file(config, version):
     for name, shape in tf.train.list_variables(path)
     if name.startswith('weights/')
   ]
-  plain = models.create_model(config.model, 3, ())
+  plain = factory.create_model(config.model, 3, ())
   expected = [tuple(variable.shape) for variable in plain.variables]
   assert sorted(saved) == sorted(expected)
   graph = pathlib.Path(version, 'saved_model.pb').read_bytes()
@@ -106,7 +107,7 @@ def test_raw_weights_can_be_exported(config, model_dir, network):
     **{**config.__dict__, 'eval': config.eval.__class__(**values)}
   )
   model, step = saved_model.restored_model(raw, model_dir)
-  assert step == fake_network.STEP
+  assert step == tiny_network.STEP
   images = tf.zeros([1, 32, 32, 3])
   assert np.max(np.abs(model(images) - network(images))) > 0.01
 
@@ -181,7 +182,7 @@ def test_full_disk_leaves_nothing(config, model_dir, tmp_path):
   try:
     with pytest.raises(ExportError, match='cannot be written to'):
       saved_model.export_saved_model(
-        config, model_dir, os.fspath(tmp_path), fake_network.CLASS_NAMES
+        config, model_dir, os.fspath(tmp_path), tiny_network.CLASS_NAMES
       )
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -2,15 +2,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from efficientnet_advprop.export import fake_network
-from efficientnet_advprop.export import samples
+from efficientnet_advprop.export import sample_images
 from efficientnet_advprop.export import saved_model
 from efficientnet_advprop.export import tflite
+from efficientnet_advprop.testing import tiny_network
 
 
 @pytest.fixture(scope='module')
 def examples(config):
-  dataset = samples.samples(config, 'validation', 12)
+  dataset = sample_images.samples(config, 'validation', 12)
   return next(dataset.batch(12).as_numpy_iterator())
 
 
@@ -51,7 +51,7 @@ def test_inputs_and_outputs(files):
     (probabilities,) = interpreter.get_output_details()
     assert images['dtype'] == probabilities['dtype'] == np.float32
     assert images['shape_signature'].tolist() == [1, 32, 32, 3]
-    assert probabilities['shape'].tolist() == [1, len(fake_network.CLASS_NAMES)]
+    assert probabilities['shape'].tolist() == [1, len(tiny_network.CLASS_NAMES)]
 
 
 def test_int8_has_integer_activations_and_a_scale_per_channel(files):

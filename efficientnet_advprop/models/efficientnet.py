@@ -6,8 +6,8 @@ from typing import Any, NamedTuple, Optional
 import tensorflow as tf
 
 from efficientnet_advprop import config
-from efficientnet_advprop import randomness
-from efficientnet_advprop.models import layers
+from efficientnet_advprop.base import randomness
+from efficientnet_advprop.layers import convolution as layers
 from efficientnet_advprop.models import network
 
 

@@ -3,9 +3,9 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop import config
-from efficientnet_advprop import models
-from efficientnet_advprop.models import layers
-from efficientnet_advprop.models import normalization
+from efficientnet_advprop.layers import convolution
+from efficientnet_advprop.layers import normalization
+from efficientnet_advprop.models import factory
 
 # Without auxiliary norms, at 1000 classes.
 _PARAMETERS = {
@@ -45,7 +45,7 @@ def test_every_model_has_its_count():
 @pytest.mark.once
 @pytest.mark.parametrize('name', sorted(_PARAMETERS))
 def test_parameter_counts_are_the_published_ones(name):
-  model = models.build_model(name)
+  model = factory.build_model(name)
   auxiliary = _count(_auxiliary(model))
   plain = _count(model.trainable_variables) - auxiliary
   assert plain == _PARAMETERS[name]
@@ -82,7 +82,7 @@ def _copy_weights(reference, model):
   targets = []
   for block in (model.stem, *model.blocks, model.head):
     for part in _parts(block):
-      if isinstance(part, layers.NormalizedConv2D):
+      if isinstance(part, convolution.NormalizedConv2D):
         norm = part.norm
         targets.append([part.kernel])
         targets.append(
@@ -99,7 +99,7 @@ def _copy_weights(reference, model):
 
 
 def _parts(block):
-  if isinstance(block, layers.NormalizedConv2D):
+  if isinstance(block, convolution.NormalizedConv2D):
     return [block]
   parts = [block.expand, block.depthwise, block.excite, block.project]
   return [part for part in parts if part is not None]
@@ -107,7 +107,7 @@ def _parts(block):
 
 def test_b0_equals_keras_applications():
   reference = _reference()
-  model = models.build_model(
+  model = factory.build_model(
     'efficientnet-b0', dropout_rate=0, survival_probability=1
   )
   _copy_weights(reference, model)
@@ -122,16 +122,16 @@ def test_b0_equals_keras_applications():
 
 
 def test_small_images_and_overrides():
-  model = models.build_model('efficientnet-b0', 10, **_TINY)
+  model = factory.build_model('efficientnet-b0', 10, **_TINY)
   logits = model(tf.zeros([2, 32, 32, 3]))
   assert logits.shape == (2, 10) and logits.dtype == tf.float32
   assert len(model.blocks) == 7
   with pytest.raises(config.ConfigError, match='did you mean image_size'):
-    models.build_model('efficientnet-b0', image_sise=3)
+    factory.build_model('efficientnet-b0', image_sise=3)
 
 
 def test_a_seed_makes_training_passes_repeat():
-  model = models.build_model('efficientnet-b0', 10, **_TINY)
+  model = factory.build_model('efficientnet-b0', 10, **_TINY)
   images = tf.random.stateless_uniform([4, 32, 32, 3], [0, 0], -1, 1)
   run = lambda seed: model(images, training=True, seed=seed).numpy()
   np.testing.assert_array_equal(run([1, 2]), run([1, 2]))
@@ -139,7 +139,7 @@ def test_a_seed_makes_training_passes_repeat():
 
 
 def test_survival_falls_linearly_with_the_block():
-  model = models.build_model('efficientnet-b0', 10, (), **_TINY)
+  model = factory.build_model('efficientnet-b0', 10, (), **_TINY)
   seen = []
   for block in model.blocks:
     call = block.call
@@ -152,7 +152,7 @@ def test_survival_falls_linearly_with_the_block():
 
 
 def test_dropout_keeps_the_mean():
-  model = models.build_model(
+  model = factory.build_model(
     'efficientnet-b0', 10, (), **_TINY, survival_probability=1
   )
   kept = model._draw(tf.zeros([256, 1]), tf.constant([3, 4]))[:, 7:]
@@ -164,7 +164,7 @@ def test_dropout_keeps_the_mean():
 def test_bfloat16_computes_in_it_and_returns_float32():
   tf.keras.mixed_precision.set_global_policy('mixed_bfloat16')
   try:
-    model = models.build_model('efficientnet-b0', 10, **_TINY)
+    model = factory.build_model('efficientnet-b0', 10, **_TINY)
   finally:
     tf.keras.mixed_precision.set_global_policy('float32')
   assert model.stem.kernel.dtype == tf.float32

@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from efficientnet_advprop import config
-from efficientnet_advprop.models import layers
+from efficientnet_advprop.layers import convolution
 
 
 class Network(tf.keras.Model):
@@ -16,7 +16,7 @@ class Network(tf.keras.Model):
   [batch, num_classes].
   """
 
-  stem: layers.NormalizedConv2D
+  stem: convolution.NormalizedConv2D
   blocks: list[Any]
 
   def __init__(
@@ -39,7 +39,9 @@ class Network(tf.keras.Model):
       rematerialized: whether blocks are computed again backward, not stored.
     """
     super().__init__(name=model_config.name)
-    self.run_block = layers.recomputed if rematerialized else layers.stored
+    self.run_block = (
+      convolution.recomputed if rematerialized else convolution.stored
+    )
     self.model_config = model_config
     self.auxiliary_domains = tuple(auxiliary_domains)
     self._create_trunk(
@@ -76,7 +78,7 @@ class Network(tf.keras.Model):
   def build(self, input_shape: tf.TensorShape) -> None:
     channels = int(input_shape[-1])
     for layer in self._trunk():
-      layers.build(layer, channels)
+      convolution.build(layer, channels)
       channels = layer.out_channels
     with tf.name_scope(self.classifier.name):
       self.classifier.build(tf.TensorShape([None, channels]))

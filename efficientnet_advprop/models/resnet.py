@@ -5,18 +5,10 @@ from typing import Any, Optional
 import tensorflow as tf
 
 from efficientnet_advprop import config
+from efficientnet_advprop.layers import convolution as layers
 from efficientnet_advprop.models import efficientnet
-from efficientnet_advprop.models import layers
 from efficientnet_advprop.models import network
 
-# Blocks in each of the four stages.
-_REPEATS = {
-  'resnet-18': (2, 2, 2, 2),
-  'resnet-50': (3, 4, 6, 3),
-  'resnet-101': (3, 4, 23, 3),
-  'resnet-152': (3, 8, 36, 3),
-  'resnet-200': (3, 24, 36, 3),
-}
 _FILTERS = (64, 128, 256, 512)  # Of the 3x3 convolutions in each stage.
 _EXPANSION = 4
 
@@ -111,16 +103,18 @@ class ResNet(network.Network):
       channels, size, model_config.stem_stride, name='stem', **settings
     )
     self.blocks: list[ResidualBlock] = []
-    repeats = _REPEATS[model_config.name]
+    architecture = model_config.architecture
     for stage, filters in enumerate(_FILTERS):
       filters = efficientnet.round_filters(filters, width)
       depth = model_config.depth_coefficient
-      for repeat in range(efficientnet.round_repeats(repeats[stage], depth)):
+      for repeat in range(
+        efficientnet.round_repeats(architecture.repeats[stage], depth)
+      ):
         block = ResidualBlock(
           channels,
           filters,
           2 if stage and not repeat else 1,
-          model_config.name != 'resnet-18',
+          architecture.is_bottleneck,
           settings,
           name=f'block_{len(self.blocks)}',
         )

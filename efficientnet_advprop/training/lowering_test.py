@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import models
-from efficientnet_advprop.training import methods
+from efficientnet_advprop.methods import paper
+from efficientnet_advprop.models import factory
 from efficientnet_advprop.training import optimization
 from efficientnet_advprop.training import trainer as trainer_lib
 
@@ -34,7 +34,7 @@ def _step(config, num_steps=1):
   tf.keras.mixed_precision.set_global_policy(config.train.precision)
   try:
     model, average = (
-      models.create_model(
+      factory.create_model(
         config.model,
         10,
         config.auxiliary_domains,
@@ -112,7 +112,7 @@ def test_b0_s_step_is_one_static_program(num_steps, precision):
 def test_the_adversarial_image_stays_float32():
   *_, batch, config = _step(_config(_TINY, precision='mixed_bfloat16'))
   _, model, *_ = _step(config)
-  passes = methods.METHODS['advprop'](model, batch, config, tf.constant(0))
+  passes = paper.METHODS['advprop'](model, batch, config, tf.constant(0))
   assert {part.images.dtype for part in passes} == {tf.float32}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop.models import normalization
+from efficientnet_advprop.layers import normalization
 
 
 class WarmupStaircase(tf.keras.optimizers.schedules.LearningRateSchedule):

@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 import json
 import os
-import time
 
 from absl import logging
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.base import files
+from efficientnet_advprop.base import paths
+from efficientnet_advprop.base import progress
 
 
 class Reporter:
@@ -32,7 +34,7 @@ class Reporter:
       writes: whether this process is the one that writes metrics.jsonl.
     """
     self._config = config
-    self._path = os.path.join(model_dir, 'metrics.jsonl')
+    self._path = os.path.join(model_dir, paths.METRICS)
     self._writer = writer
     self._writes = writes
     if writes:
@@ -73,7 +75,7 @@ class Reporter:
     return (
       f'step {step}/{total}  epoch {step / self._config.steps_per_epoch:.1f}'
       f'  loss {metrics["loss"]:.3f} ({losses})'
-      f'  {rate:.0f} images/s  {format_seconds(left)} left'
+      f'  {rate:.0f} images/s  {progress.format_seconds(left)} left'
     )
 
 
@@ -89,34 +91,6 @@ def write_scalars(
       tf.summary.scalar(f'{group}/{name}', value)
 
 
-class Progress:
-  """Logs how far a long evaluation is, every ten seconds or so."""
-
-  def __init__(self, what: str):
-    self._what = what
-    self._start = self._shown = time.monotonic()
-
-  def __call__(self, done: int, total: int) -> None:
-    now = time.monotonic()
-    if now - self._shown < 10 or done >= total:
-      return
-    self._shown = now
-    rate = done / (now - self._start)
-    left = format_seconds((total - done) / rate)
-    logging.info(
-      '%s: %d/%d  %.0f images/s  %s left', self._what, done, total, rate, left
-    )
-
-
-def format_seconds(seconds: float) -> str:
-  """Formats a duration as 1:02:03 or 2:03."""
-  minutes, seconds = divmod(round(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  if hours:
-    return f'{hours}:{minutes:02}:{seconds:02}'
-  return f'{minutes}:{seconds:02}'
-
-
 def _drop_lines_after(path: str, step: int) -> None:
   """Keeps the whole lines of metrics.jsonl up to a step, atomically."""
   if not tf.io.gfile.exists(path):
@@ -130,7 +104,4 @@ def _drop_lines_after(path: str, step: int) -> None:
         continue  # Cut when the run was killed.
       if values['step'] <= step:
         kept.append(f'{line}\n')
-  temporary = f'{path}.tmp'
-  with tf.io.gfile.GFile(temporary, 'w') as file:
-    file.write(''.join(kept))
-  tf.io.gfile.rename(temporary, path, overwrite=True)
+  files.write(path, ''.join(kept))

@@ -50,9 +50,3 @@ def test_resuming_drops_later_and_broken_lines(tmp_path):
   path.write_text('{"step": 10}\n{"step": 20}\n{"step": 30}\n{"ste')
   _reporter(tmp_path, start=20)
   assert path.read_text() == '{"step": 10}\n{"step": 20}\n'
-
-
-def test_durations_are_short():
-  assert reporting.format_seconds(5) == '0:05'
-  assert reporting.format_seconds(754.6) == '12:35'
-  assert reporting.format_seconds(3600 * 27 + 61) == '27:01:01'

@@ -13,19 +13,20 @@ import numpy as np
 import tensorflow as tf
 
 from efficientnet_advprop import attacks
-from efficientnet_advprop import checkpoints
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import models
+from efficientnet_advprop import devices
+from efficientnet_advprop.base import paths
 from efficientnet_advprop.data import pipeline
 from efficientnet_advprop.data import records
-from efficientnet_advprop.training import distribution
-from efficientnet_advprop.training import divergence
-from efficientnet_advprop.training import fine_tuning
-from efficientnet_advprop.training import layout
-from efficientnet_advprop.training import methods
+from efficientnet_advprop.methods import paper
+from efficientnet_advprop.models import factory
+from efficientnet_advprop.training import attack_picture
+from efficientnet_advprop.training import finite
 from efficientnet_advprop.training import optimization
-from efficientnet_advprop.training import pictures
 from efficientnet_advprop.training import reporting
+from efficientnet_advprop.training import resuming
+from efficientnet_advprop.weights import checkpoints
+from efficientnet_advprop.weights import transfer
 
 
 class StoppedError(Exception):
@@ -38,7 +39,7 @@ def train_step(
   model: tf.keras.Model,
   average: tf.keras.Model,
   optimizer: tf.keras.optimizers.Optimizer,
-  batch: methods.Batch,
+  batch: paper.Batch,
   config: config_lib.Config,
 ) -> tf.Tensor:
   """One update on one replica's share of a global batch.
@@ -79,7 +80,7 @@ def train_step(
   return losses
 
 
-def _part(batch: methods.Batch, index: int, size: int) -> methods.Batch:
+def _part(batch: paper.Batch, index: int, size: int) -> paper.Batch:
   """Rows `index * size` and so on of a batch."""
   start = index * size
   return {name: values[start : start + size] for name, values in batch.items()}
@@ -87,12 +88,12 @@ def _part(batch: methods.Batch, index: int, size: int) -> methods.Batch:
 
 def _part_of_step(
   model: tf.keras.Model,
-  batch: methods.Batch,
+  batch: paper.Batch,
   config: config_lib.Config,
   step: tf.Tensor,
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
   """The losses and gradients of a part of the global batch."""
-  method = methods.METHODS[config.train.method]
+  method = paper.METHODS[config.train.method]
   passes = method(model, batch, config, step)
   parts = tf.distribute.get_strategy().num_replicas_in_sync
   parts *= config.train.accumulation_steps
@@ -102,7 +103,7 @@ def _part_of_step(
       logits = model(
         part.images, training=True, domain=part.domain, seed=part.seeds
       )
-      loss = methods.smoothed_cross_entropy(
+      loss = paper.smoothed_cross_entropy(
         part.labels, logits, config.train.label_smoothing
       )
       # A sum over the pass, which may hold each image twice, divided by the
@@ -158,37 +159,37 @@ class Trainer:
     )
     self._manager = checkpoints.CheckpointManager(
       checkpoint,
-      os.path.join(model_dir, 'checkpoints'),
+      os.path.join(model_dir, paths.CHECKPOINTS),
       config.train.keep_checkpoints,
       self.is_chief,
     )
     self.restored = self._manager.restore()
     if self.restored is None:
       if config.train.init_checkpoint is not None:
-        fine_tuning.initialize(self.model, config.train.init_checkpoint)
+        transfer.initialize(self.model, config.train.init_checkpoint)
       for shadow, variable in zip(self.average.variables, self.model.variables):
         shadow.assign(variable)
     self._last_saved = self.step
     self._stop = False
     self._writer = tf.summary.create_noop_writer()
     if self.is_chief:
-      summaries = os.path.join(model_dir, 'summaries')
+      summaries = os.path.join(model_dir, paths.SUMMARIES)
       self._writer = tf.summary.create_file_writer(summaries)
 
   def _create_model(self) -> tf.keras.Model:
-    return models.create_model(
+    return factory.create_model(
       self.config.model,
       self.config.data.num_classes,
       self.config.auxiliary_domains,
       synchronized=self.strategy.num_replicas_in_sync > 1,
-      compiled=distribution.compiles_layers(self.strategy),
+      compiled=devices.compiles_layers(self.strategy),
       rematerialized=self.config.train.rematerialize,
     )
 
   @property
   def is_chief(self) -> bool:
     """Whether this process is the one that writes files."""
-    return distribution.is_chief(self.strategy)
+    return devices.is_chief(self.strategy)
 
   @property
   def step(self) -> int:
@@ -215,14 +216,14 @@ class Trainer:
 
     def dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
       if self.restored:
-        layout.check(config, context, self.model_dir)
+        resuming.check(config, context, self.model_dir)
       elif self.is_chief:
-        layout.record(context, self.model_dir)
+        resuming.record(context, self.model_dir)
       return pipeline.train_dataset(config, step, context, config.two_views)
 
     iterator = iter(self.strategy.distribute_datasets_from_function(dataset))
     run_steps = self._compile_steps()
-    watched = distribution.lost_workers_named(self.strategy)
+    watched = devices.lost_workers_named(self.strategy)
     with watched, _signals(self._request_stop):
       if evaluate is not None and step and is_evaluated(step, config):
         evaluate(step)  # The run may have ended in the midst of it.
@@ -241,9 +242,7 @@ class Trainer:
           evaluate(step)
 
   def _save(self, step: int) -> None:
-    divergence.check_weights(
-      self.model.trainable_variables, step, self._last_saved
-    )
+    finite.check_weights(self.model.trainable_variables, step, self._last_saved)
     self._manager.save(step)
     self._last_saved = step
 
@@ -279,10 +278,12 @@ class Trainer:
       )
 
     adversarial = attack(batch['image'], batch['label'])
-    pixels = pictures.attack_grid(batch['image'].numpy(), adversarial.numpy())
-    path = os.path.join(self.model_dir, 'attack.png')
+    pixels = attack_picture.attack_grid(
+      batch['image'].numpy(), adversarial.numpy()
+    )
+    path = os.path.join(self.model_dir, paths.ATTACK_PICTURE)
     if self.is_chief:
-      pictures.write_png(path, pixels)
+      attack_picture.write_png(path, pixels)
     with self._writer.as_default(self.step):
       tf.summary.image('attack', pixels[np.newaxis])
     self._writer.flush()
@@ -312,7 +313,7 @@ class Trainer:
     """The host loop: steps on all replicas, summing up their losses."""
     strategy, config = self.strategy, self.config
 
-    def replica_step(batch: methods.Batch) -> tf.Tensor:
+    def replica_step(batch: paper.Batch) -> tf.Tensor:
       return train_step(self.model, self.average, self.optimizer, batch, config)
 
     num_losses = 1 + len(loss_names(config))
@@ -324,7 +325,7 @@ class Trainer:
       for index in tf.range(num_steps):
         losses = strategy.run(replica_step, args=(next(iterator),))
         losses = strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
-        found, bad = divergence.first_bad(losses, index, found, bad)
+        found, bad = finite.first_bad(losses, index, found, bad)
         totals += losses
       return totals, found, bad
 
@@ -351,7 +352,7 @@ class Trainer:
       step = start + int(found)
       losses = dict(zip(names, bad.tolist()))
       rate = float(schedule(tf.constant(step)))
-      raise divergence.stop(step + 1, losses, rate, self._last_saved)
+      raise finite.stop(step + 1, losses, rate, self._last_saved)
     metrics = dict(zip(names, (sums / (end - start)).tolist()))
     metrics['learning_rate'] = float(schedule(tf.constant(end - 1)))
     return metrics, seconds
@@ -359,7 +360,7 @@ class Trainer:
 
 def loss_names(config: config_lib.Config) -> list[str]:
   """The names of the losses that `train_step` returns behind the total."""
-  return [f'{name}_loss' for name in methods.pass_names(config)]
+  return [f'{name}_loss' for name in paper.pass_names(config)]
 
 
 def next_boundary(step: int, config: config_lib.Config) -> int:

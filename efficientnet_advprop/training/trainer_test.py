@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from efficientnet_advprop import checkpoints
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import recipes
-from efficientnet_advprop.training import distribution
-from efficientnet_advprop.training import divergence
-from efficientnet_advprop.training import methods
+from efficientnet_advprop import devices
+from efficientnet_advprop.base import errors
+from efficientnet_advprop.config import recipes
+from efficientnet_advprop.methods import paper
 from efficientnet_advprop.training import optimization
 from efficientnet_advprop.training import trainer as trainer_lib
+from efficientnet_advprop.weights import checkpoints
 
 # Of the embedded data set, which is there whenever the code is.
 _VALUES = {
@@ -50,7 +50,7 @@ _ONE = tf.distribute.OneDeviceStrategy('CPU:0')
 def _plain_layers():
   """Compiles nothing, for speed; main_test.py runs the compiled layers."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(distribution, 'compiles_layers', lambda strategy: False)
+    patch.setattr(devices, 'compiles_layers', lambda strategy: False)
     yield
 
 
@@ -163,7 +163,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(whole, tmp_path):
 def test_another_network_s_checkpoints_are_refused(whole):
   _, model_dir, _ = whole
   config = _config('model.width_coefficient=0.5')
-  with pytest.raises(checkpoints.CheckpointError, match='another model'):
+  with pytest.raises(errors.CheckpointError, match='another model'):
     trainer_lib.Trainer(config, _ONE, model_dir)
 
 
@@ -198,7 +198,7 @@ def test_a_step_descends_the_sum_of_both_losses(monkeypatch):
   batch = _random_batch()
   model = trainer.model
   before = [variable.numpy() for variable in model.variables]
-  clean, adversarial = methods.advprop(model, batch, config, tf.constant(0))
+  clean, adversarial = paper.advprop(model, batch, config, tf.constant(0))
   with tf.GradientTape() as tape:
     losses = [
       tf.reduce_mean(
@@ -271,7 +271,7 @@ def test_a_mixture_s_loss_is_the_sum_over_both_halves():
   trainer = trainer_lib.Trainer(config, _ONE, '/nonexistent')
   batch = _random_batch()
   model = trainer.model
-  (both,) = methods.mixture(model, batch, config, tf.constant(0))
+  (both,) = paper.mixture(model, batch, config, tf.constant(0))
   logits = model(both.images, training=True)
   expected = 2 * tf.keras.losses.CategoricalCrossentropy(
     from_logits=True, label_smoothing=0.1
@@ -321,7 +321,7 @@ def test_a_batch_that_does_not_divide_is_refused():
 
 def _cause(trainer):
   """The line that a run ends with."""
-  with pytest.raises(divergence.TrainingError) as caught:
+  with pytest.raises(errors.TrainingError) as caught:
     trainer.train()
   assert '\n' not in str(caught.value)
   return str(caught.value)

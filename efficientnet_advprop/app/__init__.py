@@ -1,0 +1,1 @@
+"""The application: settings, modes and the command line."""

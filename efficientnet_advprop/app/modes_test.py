@@ -1,0 +1,72 @@
+import pytest
+
+from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.app import modes
+from efficientnet_advprop.base import paths
+
+_TINY = ['model.width_coefficient=0.25', 'model.depth_coefficient=0.1']
+
+
+def _write(folder, config, has_checkpoint):
+  folder.joinpath('config.yaml').write_text(config_lib.to_yaml(config))
+  if has_checkpoint:
+    (folder / 'checkpoints').mkdir()
+    (folder / 'checkpoints' / 'ckpt-7.index').touch()
+
+
+@pytest.mark.parametrize(
+  'model_name, epsilon, image_size',
+  [('efficientnet-b4', 3, 380), ('efficientnet-b7', 4, 600)],
+)
+def test_the_paper_s_recipe_applies_to_a_data_dir(
+  model_name, epsilon, image_size
+):
+  """Table 2's best strength for the network, on 1,281,167 images."""
+  config = modes.resolve_config(model_name=model_name, data_dir='/data')
+  assert config.model.name == model_name
+  assert config.model.image_size == image_size
+  assert config.attack.epsilon == epsilon
+  assert (config.data.dir, config.data.num_train_images) == ('/data', 1281167)
+  assert (config.train.epochs, config.train.batch_size) == (350, 4096)
+
+
+def test_the_embedded_data_set_keeps_the_network_and_the_attack():
+  config = modes.resolve_config(model_name='efficientnet-b4')
+  demo = modes.resolve_config(config_file=paths.recipe('demo'))
+  assert config.model.width_coefficient == 1.4
+  assert config.attack.epsilon == 3
+  assert config.data == demo.data and config.train == demo.train
+
+
+def test_a_run_s_own_recipe_comes_before_the_paper_s(tmp_path):
+  saved = modes.resolve_config(
+    config_file=paths.recipe('demo'), overrides=['train.epochs=3']
+  )
+  _write(tmp_path, saved, has_checkpoint=True)
+  assert modes.resolve_config(model_dir=str(tmp_path)) == saved
+  changed = modes.resolve_config(
+    model_dir=str(tmp_path), overrides=['train.epochs=4']
+  )
+  assert changed.train.epochs == 4
+
+
+@pytest.mark.parametrize(
+  'override',
+  ['model.image_size=64', 'data.num_classes=7', 'train.method=mixture'],
+)
+def test_a_run_with_checkpoints_stays_the_run_it_is(tmp_path, override):
+  recipe = paths.recipe('cifar10/vanilla')
+  saved = config_lib.load_config(recipe)
+  other = config_lib.load_config(recipe, [override])
+  _write(tmp_path, saved, has_checkpoint=True)
+  modes.check_model_dir(saved, str(tmp_path))
+  key = override.split('=')[0]
+  with pytest.raises(config_lib.ConfigError, match=f'^{key}: .*--model_dir'):
+    modes.check_model_dir(other, str(tmp_path))
+
+
+def test_a_run_without_checkpoints_may_become_another(tmp_path):
+  recipe = paths.recipe('demo')
+  _write(tmp_path, config_lib.load_config(recipe), has_checkpoint=False)
+  other = config_lib.load_config(recipe, ['data.num_classes=7', *_TINY])
+  modes.check_model_dir(other, str(tmp_path))

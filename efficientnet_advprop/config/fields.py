@@ -1,0 +1,153 @@
+"""Dataclasses that validate their fields on construction."""
+
+from collections.abc import Iterable, Mapping
+import dataclasses
+import difflib
+import math
+import re
+import typing
+from typing import Any
+
+from efficientnet_advprop.base.errors import ConfigError
+
+
+def nearest(value: str, options: Iterable[str]) -> str:
+  """Returns `a, b, c (did you mean b?)` for an error message."""
+  options = list(options)
+  matches = difflib.get_close_matches(str(value), options, 1, 0.5)
+  hint = f' (did you mean {matches[0]}?)' if matches else ''
+  return ', '.join(options) + hint
+
+
+def check_choice(key: str, value: str, choices: Iterable[str]) -> str:
+  """Returns `value` if it is one of `choices`, or raises ConfigError."""
+  if value not in choices:
+    raise ConfigError(key, value, nearest(value, choices))
+  return value
+
+
+def field(
+  default: Any,
+  low: float = -math.inf,
+  high: float = math.inf,
+  choices: tuple[str, ...] = (),
+  above: float = -math.inf,
+  optional: bool = False,
+) -> Any:
+  """A dataclass field whose value lies in [low, high], > above, in choices.
+
+  An optional one may be given as None, which its class replaces.
+  """
+  metadata = dict(
+    low=low, high=high, choices=choices, above=above, optional=optional
+  )
+  return dataclasses.field(default=default, metadata=metadata)
+
+
+def _allowed_range(meta: Mapping[str, Any], kind: str) -> str:
+  if meta['above'] > -math.inf and meta['high'] < math.inf:
+    return f'{kind} above {meta["above"]:g} and at most {meta["high"]:g}'
+  if meta['above'] > -math.inf:
+    return f'{kind} above {meta["above"]:g}'
+  if meta['high'] < math.inf:
+    return f'{kind} from {meta["low"]:g} to {meta["high"]:g}'
+  if meta['low'] > -math.inf:
+    return f'{kind} of at least {meta["low"]:g}'
+  return kind
+
+
+def strip_optional(hint: Any) -> tuple[Any, bool]:
+  """Returns the type within Optional[...], and whether it was there."""
+  arguments = typing.get_args(hint)
+  if type(None) in arguments:
+    return next(a for a in arguments if a is not type(None)), True
+  return hint, False
+
+
+def _checked(name: str, value: Any, hint: Any, meta: Mapping[str, Any]) -> Any:
+  """Returns `value` as the type `hint`, or raises ConfigError."""
+  hint, optional = strip_optional(hint)
+  if value is None and (optional or meta.get('optional')):
+    return None
+  if hint is bool:
+    if not isinstance(value, bool):
+      raise ConfigError(name, value, 'true or false')
+    return value
+  if hint is str:
+    choices = meta.get('choices', ())
+    if not isinstance(value, str):
+      raise ConfigError(name, value, ', '.join(choices) or 'a string')
+    return check_choice(name, value, choices) if choices else value
+  if hint in (int, float):
+    kind = 'a whole number' if hint is int else 'a number'
+    allowed = _allowed_range(meta, kind)
+    try:
+      # YAML 1.1 reads `1e-5`, which has no dot, as a string.
+      number = float(value) if not isinstance(value, bool) else math.nan
+    except (TypeError, ValueError):
+      number = math.nan
+    inside = meta['low'] <= number <= meta['high'] and number > meta['above']
+    if not math.isfinite(number) or not inside:
+      raise ConfigError(name, value, allowed)
+    if hint is int and number != int(number):
+      raise ConfigError(name, value, allowed)
+    return hint(number)
+  return value
+
+
+class Checked:
+  """Base of the sections: checks every field after construction."""
+
+  def __post_init__(self) -> None:
+    hints = typing.get_type_hints(type(self))
+    for field in dataclasses.fields(self):  # type: ignore[arg-type]
+      value = getattr(self, field.name)
+      value = _checked(field.name, value, hints[field.name], field.metadata)
+      self._set(field.name, value)
+
+  def _set(self, name: str, value: Any) -> None:
+    object.__setattr__(self, name, value)  # The sections are frozen.
+
+
+def build(cls: Any, values: Any) -> Any:
+  """Builds the dataclass `cls` from nested dictionaries.
+
+  Raises:
+    ConfigError: a key is unknown or a value is not allowed.
+  """
+  if not isinstance(values, dict):
+    raise ConfigError(cls.__name__, values, 'a mapping of keys to values')
+  hints = typing.get_type_hints(cls)
+  names = [field.name for field in dataclasses.fields(cls)]
+  arguments = {}
+  for name, value in values.items():
+    if name not in names:
+      raise ConfigError(str(name), value, f'keys {nearest(name, names)}')
+    hint, optional = strip_optional(hints[name])
+    try:
+      if dataclasses.is_dataclass(hint):
+        if value is None and not optional:
+          continue  # An empty YAML section.
+        value = None if value is None else build(hint, value)
+      elif typing.get_origin(hint) is not None and value is not None:
+        value = _sections(typing.get_args(hint)[1], value)
+    except ConfigError as error:
+      raise error.under(name) from None
+    arguments[name] = value
+  return cls(**arguments)
+
+
+def _sections(cls: Any, values: Any) -> Mapping[str, Any]:
+  if not isinstance(values, dict):
+    raise ConfigError('*', values, 'a mapping of names to sections')
+  sections = {}
+  for name, value in values.items():
+    if value is None:
+      continue  # Takes out what a base recipe has.
+    if not re.fullmatch(r'[A-Za-z0-9_-]+', str(name)):
+      raise ConfigError(str(name), value, 'names of letters, digits, _ and -')
+    try:
+      sections[str(name)] = build(cls, value)
+    except ConfigError as error:
+      raise error.under(str(name)) from None
+  return sections

@@ -1,0 +1,272 @@
+"""Where the images of a named test are, and what they have to be.
+
+Corrupted sets lie in `<corruption>/<severity>/<class>/<image>`, or have
+TFRecords `<corruption>/<severity>-?????-of-?????`, or come from TensorFlow
+Datasets. Everything is checked before the first image is read.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import functools
+import os
+from typing import Callable, NamedTuple, Optional
+
+from absl import logging
+import tensorflow as tf
+
+from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.base import errors
+from efficientnet_advprop.data import pipeline
+from efficientnet_advprop.data import records
+from efficientnet_advprop.data import sources
+from efficientnet_advprop.evaluation import corruptions
+from efficientnet_advprop.evaluation import imagenet_classes
+
+# As published; of ImageNet-C for each corruption and severity.
+NUM_IMAGES = {
+  'imagenet_c': 50_000,
+  'imagenet_a': 7_500,
+  'imagenet_r': 30_000,
+  'imagenet_v2': 10_000,
+  'imagenet_sketch': 50_889,
+  'stylized_imagenet': 50_000,
+}
+# In pixels; their images are used as they are stored (paper, Table 1).
+STORED_SIDES = {'imagenet_c': 224, 'stylized_imagenet': 224}
+CORRUPTED_KINDS = ('corruptions', 'imagenet_c')
+
+# Published beside the 15 corruptions, for validation; no part of mCE.
+_EXTRA = ('gaussian_blur', 'saturate', 'spatter', 'speckle_noise')
+# The split that TensorFlow Datasets keeps a set in.
+_TFDS_SPLITS = {'imagenet_c': 'validation'}
+_TFDS_SPLIT = 'test'
+# Other names of corruptions there.
+_TFDS_NAMES = {'cifar10_corrupted': {'glass_blur': 'frosted_glass_blur'}}
+
+Case = tuple[str, int]  # A corruption and a severity.
+
+
+class Images(NamedTuple):
+  """A set of test images.
+
+  Attributes:
+    source: of the images.
+    size: how many there are.
+    classes: the labels among which the answer is sought; None: all.
+  """
+
+  source: records.Source
+  size: int
+  classes: Optional[tuple[int, ...]] = None
+
+
+def is_corrupted(test: config_lib.TestConfig) -> bool:
+  """Whether a test consists of 75 cases: corruptions and severities."""
+  return test.kind in CORRUPTED_KINDS
+
+
+def find(config: config_lib.Config, test: config_lib.TestConfig) -> Images:
+  """Finds the images of a test that is not `is_corrupted`.
+
+  Raises:
+    DataError: they are missing, or are not those of the set; one line.
+  """
+  data, split = config.data, test.split
+  if test.dir is not None:
+    data = dataclasses.replace(data, dir=test.dir)
+  if test.kind == 'split':
+    split = split or data.eval_split
+    if test.num_images is not None:
+      data = _uncounted(data)
+    source = sources.find(data, split)
+    return _checked(data, source, test.num_images)
+  source = _find_variant(data, test.kind, split)
+  expected = test.num_images or NUM_IMAGES[test.kind]
+  found = _checked(data, source, expected)
+  classes = imagenet_classes.classes(test.kind)
+  if len(classes) == data.num_classes:
+    return found
+  return found._replace(classes=classes)
+
+
+def find_corrupted(
+  config: config_lib.Config, test: config_lib.TestConfig, directory: str
+) -> dict[Case, Callable[[], Images]]:
+  """Finds all cases of a test that `is_corrupted`.
+
+  Args:
+    config: of the run.
+    test: of one of `CORRUPTED_KINDS`.
+    directory: of the set.
+
+  Returns:
+    For each corruption and severity, in their order, a function that finds its
+    images; it lists them again, as all at once could be millions of names.
+
+  Raises:
+    DataError: a corruption, severity or class is missing or unknown, or the
+      cases hold different numbers of images; one line.
+  """
+  is_tfds = directory.startswith(sources.TFDS_PREFIX)
+  if not is_tfds:
+    _check_folders(directory)
+  expected = test.num_images or NUM_IMAGES.get(test.kind)
+  cases: dict[Case, Callable[[], Images]] = {}
+  for name in corruptions.NAMES:
+    for severity in corruptions.SEVERITIES:
+      finder = functools.partial(
+        find_case, config, test, directory, name, severity
+      )
+      expected = finder(expected).size
+      cases[name, severity] = functools.partial(finder, expected)
+  if not is_tfds and test.kind == 'corruptions':
+    _check_same_classes([os.path.join(directory, *map(str, c)) for c in cases])
+  return cases
+
+
+def _uncounted(data: config_lib.DataConfig) -> config_lib.DataConfig:
+  """The same data, whose configured counts say nothing about its splits."""
+  return dataclasses.replace(
+    data, train_split='-', eval_split='-', minival_shards=0
+  )
+
+
+def _checked(
+  data: config_lib.DataConfig, source: records.Source, expected: Optional[int]
+) -> Images:
+  """The images of a source, if there are as many as expected."""
+  if source.counts is None and expected is not None:
+    return Images(source, expected)  # Counted while they are read.
+  found = pipeline.source_size(data, source)
+  if expected not in (None, found):
+    place = os.path.dirname(source.files[0])
+    if source.labels is not None:
+      place = os.path.dirname(place)
+    raise errors.DataError(
+      f'{place}: the set {source.name!r} holds {found} images, not {expected}'
+    )
+  return Images(source, found)
+
+
+def _find_variant(
+  data: config_lib.DataConfig, kind: str, split: Optional[str]
+) -> records.Source:
+  """One folder of class folders, or TFRecords, of a variant of ImageNet."""
+  data = _uncounted(data)
+  if data.dir.startswith(sources.TFDS_PREFIX):
+    split = split or _TFDS_SPLITS.get(kind, _TFDS_SPLIT)
+    return _as_stored(sources.find(data, split), kind)
+  if not tf.io.gfile.isdir(data.dir):
+    raise errors.DataError(f'{data.dir}: no such folder')
+  if split is None:
+    path = os.path.abspath(data.dir) if '://' not in data.dir else data.dir
+    path, split = os.path.split(path.rstrip('/'))
+    data = dataclasses.replace(data, dir=path)
+  folder = os.path.join(data.dir, split)
+  if not tf.io.gfile.isdir(folder):
+    return _as_stored(sources.find(data, split), kind)
+  names = sources.class_names(folder)
+  labels = imagenet_classes.labels_of_folders(kind, folder, names)
+  source = sources.find(
+    dataclasses.replace(data, num_classes=len(names)), split
+  )
+  # There, the folders are numbered from 0.
+  return _as_stored(
+    dataclasses.replace(
+      source,
+      num_classes=data.num_classes,
+      labels=tuple(labels[number] for number in source.labels or ()),
+    ),
+    kind,
+  )
+
+
+def _as_stored(source: records.Source, kind: str) -> records.Source:
+  return dataclasses.replace(source, side=STORED_SIDES.get(kind))
+
+
+def find_case(
+  config: config_lib.Config,
+  test: config_lib.TestConfig,
+  directory: str,
+  name: str,
+  severity: int,
+  expected: Optional[int],
+) -> Images:
+  """The images of one corruption in one severity."""
+  data = corruptions.data_config(_uncounted(config.data), directory, name)
+  split = str(severity)
+  if directory.startswith(sources.TFDS_PREFIX):
+    builder = directory[len(sources.TFDS_PREFIX) :]
+    name = _TFDS_NAMES.get(builder, {}).get(name, name)
+    data = dataclasses.replace(data, dir=f'{directory}/{name}_{severity}')
+    split = test.split or _TFDS_SPLITS.get(test.kind, _TFDS_SPLIT)
+  if test.kind == 'imagenet_c':
+    source = _find_variant(data, test.kind, split)
+  else:
+    source = sources.find(data, split)
+    source = dataclasses.replace(source, side=config.model.image_size)
+  return _checked(data, source, expected)
+
+
+def _check_folders(directory: str) -> None:
+  """Raises DataError unless there are all corruptions in all severities."""
+  if not tf.io.gfile.isdir(directory):
+    raise errors.DataError(f'{directory}: no such folder')
+  names = sources.class_names(directory)
+  for name in names:
+    if name in _EXTRA:
+      logging.info('%s/%s: no part of the mean, left out', directory, name)
+    elif name not in corruptions.NAMES:
+      known = config_lib.nearest(name, corruptions.NAMES)
+      raise errors.DataError(
+        f'{directory}: the folder {name!r} is no corruption; there are {known}'
+      )
+  for name in corruptions.NAMES:
+    folder = os.path.join(directory, name)
+    if name not in names:
+      present = len(set(names) & set(corruptions.NAMES))
+      raise errors.DataError(
+        f'{directory}: the corruption {name} is missing ({present} of'
+        f' {len(corruptions.NAMES)} are there)'
+      )
+    _check_severities(folder)
+
+
+def _check_severities(folder: str) -> None:
+  entries = [n.rstrip('/') for n in tf.io.gfile.listdir(folder)]
+  known = [str(severity) for severity in corruptions.SEVERITIES]
+  for severity in sources.class_names(folder):
+    if severity not in known:
+      raise errors.DataError(
+        f'{folder}: the folder {severity!r} is no severity of 1 to 5'
+      )
+  for severity in known:
+    if severity not in {entry.split('-')[0] for entry in entries}:
+      raise errors.DataError(f'{folder}: severity {severity} is missing')
+
+
+def _check_same_classes(folders: Sequence[str]) -> None:
+  """Raises DataError where class folders differ: labels go by their order."""
+  folders = [folder for folder in folders if tf.io.gfile.isdir(folder)]
+  names = {folder: set(sources.class_names(folder)) for folder in folders}
+  for folder in folders:
+    differing = names[folder] ^ names[folders[0]]
+    if differing:
+      raise errors.DataError(
+        f'{folder}: its class folders are not those of {folders[0]}:'
+        f' {min(differing)!r} is in one only'
+      )
+
+
+def settings(
+  config: config_lib.Config, test: config_lib.TestConfig
+) -> Mapping[str, object]:
+  """What a result depends on beside the weights, as JSON values."""
+  return {
+    'test': config_lib.to_dict(test),
+    'data_dir': test.dir or sources.data_dir(config.data),
+    'split': test.split or config.data.eval_split,
+    'image_size': config.model.image_size,
+    'eval_crop_padding': config.data.eval_crop_padding,
+  }

@@ -1,0 +1,137 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from efficientnet_advprop.layers import normalization
+
+_X = np.random.default_rng(0).normal(2, 3, (8, 4, 4, 3)).astype(np.float32)
+
+
+def _norm(domains=('adversarial', 'augmented')):
+  norm = normalization.AuxBatchNormalization(domains, momentum=0.9)
+  norm.build(tf.TensorShape([None, None, None, 3]))
+  return norm
+
+
+def _values(norm):
+  return {weight.name: weight.numpy() for weight in norm.weights}
+
+
+def test_every_domain_has_its_own_four_variables():
+  norm = _norm()
+  assert len(norm.weights) == 12
+  assert len({weight.name for weight in norm.weights}) == 12
+  main = [w.name for w in norm.weights if w.name.count('/') == 0]
+  plain = tf.keras.layers.BatchNormalization()
+  plain.build(tf.TensorShape([None, None, None, 3]))
+  assert main == [weight.name for weight in plain.weights]
+
+
+def test_a_pass_moves_only_the_statistics_of_its_domain():
+  norm = _norm()
+  before = _values(norm)
+  norm(_X, training=True, domain='augmented')
+  after = _values(norm)
+  moved = {name for name in after if (after[name] != before[name]).any()}
+  assert moved == {'augmented/moving_mean:0', 'augmented/moving_variance:0'}
+
+
+@pytest.mark.parametrize('domain', ['main', 'adversarial'])
+def test_training_follows_the_closed_form(domain):
+  norm = _norm()
+  outputs = norm(_X, training=True, domain=domain)
+  mean, variance = _X.mean((0, 1, 2)), _X.var((0, 1, 2))
+  expected = (_X - mean) / np.sqrt(variance + 1e-3)
+  np.testing.assert_allclose(outputs, expected, atol=1e-5)
+  holder = norm.norm_of(domain)
+  np.testing.assert_allclose(holder.moving_mean, 0.1 * mean, rtol=1e-5)
+  np.testing.assert_allclose(
+    holder.moving_variance, 0.9 + 0.1 * variance, rtol=1e-5
+  )
+
+
+@pytest.mark.parametrize('shape', [(8, 4, 4, 3), (8, 3)])
+def test_replicas_normalize_the_global_batch(two_replicas, shape):
+  """Forward, backward and statistics, against one device."""
+  inputs = np.random.default_rng(1).normal(2, 3, shape).astype(np.float32)
+  runs = []
+  for strategy in (tf.distribute.OneDeviceStrategy('CPU:0'), two_replicas):
+    size = len(inputs) // strategy.num_replicas_in_sync
+    with strategy.scope():
+      norm = normalization.AuxBatchNormalization(synchronized=True)
+      norm.build(tf.TensorShape([None, *shape[1:]]))
+
+    def step(x, norm=norm):
+      with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = norm(x, training=True, domain='adversarial')
+        loss = tf.reduce_sum(y * tf.sin(y + tf.range(3.0)))
+      return y, tape.gradient(loss, x)
+
+    parts = strategy.experimental_distribute_values_from_function(
+      lambda context, size=size: tf.constant(
+        inputs[context.replica_id_in_sync_group * size :][:size]
+      )
+    )
+    results = strategy.run(tf.function(step), args=(parts,))
+    results = [
+      tf.concat(strategy.experimental_local_results(values), 0)
+      for values in results
+    ]
+    runs.append([*results, *norm.norm_of('adversarial').weights])
+  for one, two in zip(*runs):
+    np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-5)
+
+
+def test_held_moves_are_made_later():
+  held, moved = _norm(), _norm()
+  with normalization.held_moves() as moves:
+    held(_X, training=True, domain='augmented')
+  assert _values(held).keys() == _values(_norm()).keys()
+  np.testing.assert_array_equal(held.get_weights(), _norm().get_weights())
+  (move,) = moves
+  move.norm.move_statistics(*move[1:])
+  moved(_X, training=True, domain='augmented')
+  np.testing.assert_array_equal(held.get_weights(), moved.get_weights())
+
+
+def test_a_norm_that_is_not_trainable_runs_in_inference_mode():
+  norm = _norm()
+  norm.trainable = False
+  for domain in ('main', 'adversarial'):
+    expected = norm(_X, training=False, domain=domain)
+    outputs = norm(_X, training=True, domain=domain)
+    np.testing.assert_array_equal(outputs, expected)
+
+
+def test_scale_and_offset_are_the_norm_at_inference():
+  norm = _norm()
+  for _ in range(3):
+    norm(_X, training=True, domain='adversarial')
+  scale, offset = norm.scale_and_offset('adversarial')
+  outputs = norm(_X, training=False, domain='adversarial')
+  np.testing.assert_allclose(outputs, _X * scale + offset, atol=1e-5)
+
+
+def test_an_unknown_domain_is_told_the_known_ones():
+  with pytest.raises(ValueError, match='main, adversarial, augmented'):
+    _norm()(_X, domain='adverserial')
+
+
+def test_names_are_unique():
+  with pytest.raises(ValueError, match='repeat'):
+    normalization.AuxBatchNormalization(('main',))
+
+
+def test_without_auxiliary_domains_it_loads_a_plain_norm():
+  plain = tf.keras.layers.BatchNormalization()
+  plain(_X, training=True)
+  norm = _norm(())
+  norm.set_weights(plain.get_weights())
+  np.testing.assert_allclose(norm(_X), plain(_X), rtol=1e-5, atol=1e-5)
+
+
+def test_config_round_trip():
+  copy = normalization.AuxBatchNormalization.from_config(_norm().get_config())
+  assert copy.auxiliary_domains == ('adversarial', 'augmented')
+  assert copy.momentum == 0.9

@@ -1,0 +1,65 @@
+import pytest
+import tensorflow as tf
+
+from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.config import recipes
+from efficientnet_advprop.training import resuming
+
+
+def _config(*overrides):
+  values = {
+    'data': {
+      'num_classes': 10,
+      'num_train_images': 2500,
+      'num_eval_images': 500,
+    },
+    'train': {'batch_size': 16},
+  }
+  return config_lib.from_dict(recipes.apply_overrides(values, overrides))
+
+
+def _context(replicas, hosts):
+  return tf.distribute.InputContext(hosts, 0, replicas)
+
+
+def _check(directory, began, here, caplog, *overrides):
+  """What the log says as a run goes on elsewhere."""
+  resuming.record(_context(*began), str(directory))
+  with caplog.at_level('WARNING', 'absl'):
+    resuming.check(_config(*overrides), _context(*here), str(directory))
+  return caplog.text
+
+
+def test_the_same_place_is_not_worth_a_word(tmp_path, caplog):
+  overrides = 'train.accumulation_steps=2', 'data.max_bad_records=1'
+  assert not _check(tmp_path, (4, 2), (4, 2), caplog, *overrides)
+  resuming.check(_config(), _context(1, 1), str(tmp_path / 'earlier_version'))
+
+
+def test_another_place_is_said(tmp_path, caplog):
+  """All hosts share one order of so few images."""
+  text = _check(tmp_path, (1, 1), (4, 2), caplog)
+  assert 'began on 1 replica(s) of 1 host(s) and goes on on 4' in text
+
+
+@pytest.mark.parametrize(
+  'here, override, reason',
+  [
+    ((2, 1), 'train.accumulation_steps=2', 'train.accumulation_steps'),
+    ((2, 1), 'data.max_bad_records=1', 'max_bad_records'),
+    ((1, 2), 'data.shuffle_window=100', 'files of its own'),
+  ],
+)
+def test_another_place_is_refused_where_it_would_change_the_run(
+  tmp_path, caplog, here, override, reason
+):
+  with pytest.raises(config_lib.ConfigError, match=reason) as caught:
+    _check(tmp_path, (1, 1), here, caplog, override)
+  line = str(caught.value)
+  assert line.startswith('strategy: got ') and '\n' not in line
+  assert 'allowed: 1 replica(s) of 1 host(s)' in line
+
+
+def test_more_replicas_of_one_host_share_its_files(tmp_path, caplog):
+  text = _check(tmp_path, (1, 1), (2, 1), caplog, 'data.shuffle_window=100')
+  assert 'goes on on 2' in text

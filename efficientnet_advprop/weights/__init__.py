@@ -1,0 +1,1 @@
+"""Weights: checkpoints of runs and published ones."""

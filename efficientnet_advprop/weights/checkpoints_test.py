@@ -1,0 +1,176 @@
+import os
+import resource
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from efficientnet_advprop.base import errors
+from efficientnet_advprop.models import factory
+from efficientnet_advprop.weights import checkpoints
+
+
+def _model(domains=('adversarial',), classes=10, width=0.25):
+  return factory.build_model(
+    'efficientnet-b0',
+    classes,
+    domains,
+    image_size=16,
+    width_coefficient=width,
+    depth_coefficient=0.1,
+  )
+
+
+@pytest.fixture(scope='module', name='saved')
+def _saved(tmp_path_factory):
+  """A model_dir with the checkpoints of steps 3, 4 and 5."""
+  model_dir = tmp_path_factory.mktemp('run')
+  model, average = _model(), _model()
+  optimizer = tf.keras.optimizers.SGD()
+  optimizer.build(model.trainable_variables)
+  checkpoint = tf.train.Checkpoint(
+    model=model, ema=average, optimizer=optimizer
+  )
+  manager = checkpoints.CheckpointManager(
+    checkpoint, str(model_dir / 'checkpoints'), 3
+  )
+  for step in (1, 2, 3, 4, 5):
+    optimizer.iterations.assign(step)
+    manager.save(step)
+  return str(model_dir), model, average
+
+
+def test_the_newest_are_kept(saved):
+  paths = checkpoints.checkpoint_paths(os.path.join(saved[0], 'checkpoints'))
+  assert [os.path.basename(p) for p in paths] == ['ckpt-5', 'ckpt-4', 'ckpt-3']
+
+
+@pytest.mark.parametrize('weights', ['ema', 'raw'])
+def test_either_set_of_weights_is_restored(saved, weights):
+  model_dir, model, average = saved
+  restored = _model()
+  assert checkpoints.restore(restored, model_dir, weights) == 5
+  source = average if weights == 'ema' else model
+  for ours, theirs in zip(restored.variables, source.variables):
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_model_without_auxiliary_domains_takes_the_main_ones(saved):
+  model_dir, _, average = saved
+  restored = _model(domains=())
+  path = os.path.join(model_dir, 'checkpoints', 'ckpt-4')
+  assert checkpoints.restore(restored, path) == 4
+  np.testing.assert_array_equal(
+    restored.head.norm.moving_mean, average.head.norm.moving_mean
+  )
+  images = tf.random.stateless_uniform([2, 16, 16, 3], [0, 0], -1, 1)
+  np.testing.assert_allclose(restored(images), average(images), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  'settings',
+  [dict(classes=7), dict(width=0.5), dict(domains=('augmented',))],
+)
+def test_another_model_is_refused(saved, settings):
+  with pytest.raises(errors.CheckpointError, match='another model') as e:
+    checkpoints.restore(_model(**settings), saved[0])
+  assert '\n' not in str(e.value)
+
+
+def test_a_missing_checkpoint_is_said(tmp_path):
+  with pytest.raises(errors.CheckpointError, match='no checkpoint found'):
+    checkpoints.restore(_model(), str(tmp_path))
+
+
+def _small_manager(directory, writes=True):
+  values = tf.Variable(tf.ones([50_000]))
+  checkpoint = tf.train.Checkpoint(values=values)
+  return checkpoints.CheckpointManager(checkpoint, directory, 3, writes), values
+
+
+def test_a_full_disk_is_said_and_leaves_the_last_one_intact(tmp_path):
+  """A limit on the size of files fails a write as a full disk does."""
+  manager, values = _small_manager(str(tmp_path))
+  manager.save(1)
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+  try:
+    with pytest.raises(errors.CheckpointError, match='step 2') as caught:
+      manager.save(2)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+  assert '\n' not in str(caught.value)
+  values.assign(tf.zeros_like(values))
+  assert manager.restore().endswith('ckpt-1')
+  assert (values.numpy() == 1).all()
+
+
+def test_a_long_path_does_not_hide_the_reason():
+  error = OSError(f'/{"folder/" * 100}file; No space left on device')
+  line = checkpoints._first_line(error)
+  assert line.startswith('/folder/') and len(line) <= 240
+  assert line.endswith('file; No space left on device')
+  assert checkpoints._first_line(ValueError()) == 'ValueError'
+
+
+def test_a_worker_that_does_not_write_leaves_no_file(tmp_path):
+  chief, _ = _small_manager(str(tmp_path))
+  chief.save(1)
+  before = sorted(os.listdir(tmp_path))
+  other, values = _small_manager(str(tmp_path), writes=False)
+  values.assign(tf.zeros_like(values))
+  other.save(2)
+  assert sorted(os.listdir(tmp_path)) == before
+  assert other.restore().endswith('ckpt-1')
+  assert (values.numpy() == 1).all()
+
+
+def _cut(path):
+  data = path.read_bytes()
+  path.write_bytes(data[: len(data) // 2])
+
+
+def _flip(path):
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 1
+  path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+  'suffix, damage',
+  [
+    ('data-00000-of-00001', _cut),
+    ('data-00000-of-00001', _flip),
+    ('index', _cut),
+  ],
+)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+  tmp_path, suffix, damage
+):
+  manager, values = _small_manager(str(tmp_path))
+  manager.save(1)
+  values.assign_add(tf.ones_like(values))
+  manager.save(2)
+  damage(tmp_path / f'ckpt-2.{suffix}')
+  (tmp_path / 'checkpoint').write_text('')  # TensorFlow's own list.
+  manager, values = _small_manager(str(tmp_path))
+  assert manager.restore().endswith('ckpt-1')
+  assert (values.numpy() == 1).all()
+
+
+def test_a_digest_names_the_weights_on_any_number_of_replicas():
+  def build(strategy):
+    with strategy.scope():
+      model = tf.keras.Sequential([tf.keras.layers.Dense(2)])
+      model.build([None, 3])
+    model.set_weights([np.ones([3, 2]), np.zeros([2])])
+    return model
+
+  one = build(tf.distribute.OneDeviceStrategy('CPU:0'))
+  two = build(tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1']))
+  assert checkpoints.digest(one) == checkpoints.digest(two)
+  two.layers[0].bias.assign([0, 1e-6])
+  assert checkpoints.digest(one) != checkpoints.digest(two)

@@ -1,0 +1,122 @@
+"""The images of a suite: a part of each split, and corrupted test images."""
+
+import dataclasses
+import glob
+import os
+from typing import Optional
+
+from absl import logging
+import tensorflow as tf
+
+from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.base import errors
+from efficientnet_advprop.data import preprocessing
+from efficientnet_advprop.data import records
+from efficientnet_advprop.data import sources
+from efficientnet_advprop.evaluation import corruptions
+from tools.suites import suite as suite_lib
+from tools.tfrecords import shards
+
+CORRUPTED = 'corrupted'  # The split that holds all corruptions together.
+
+
+def prepare(
+  suite: suite_lib.Suite, data_dir: str, directory: str, num_workers: int
+) -> None:
+  """Writes what is not there yet of a suite's images, as TFRecords.
+
+  Args:
+    suite: says how many.
+    data_dir: TFRecords, class folders or `tfds:<name>`; empty for the embedded
+      data set.
+    directory: gets the splits, and `corrupted`: all corruptions of images of
+      data.eval_split.
+    num_workers: processes that corrupt images.
+
+  Raises:
+    ConfigError: a split holds too few images.
+    DataError: the images cannot be read, or a package is missing.
+  """
+  os.makedirs(directory, exist_ok=True)
+  config = suite.runs[0].config
+  for split, count in suite.splits.items():
+    path = os.path.join(directory, f'{split}-00000-of-00001')
+    if not os.path.exists(path):
+      source = _find(config.data, data_dir, split)
+      written = _write_part(source, split, count, path)
+      logging.info('%s: %d images', path, written)
+  # Whole images, of which the tests take the middle as they do of others.
+  size = config.model.image_size + config.data.eval_crop_padding
+  model = dataclasses.replace(config.model, image_size=size)
+  data = dataclasses.replace(config.data, dir=directory, eval_crop_padding=0)
+  config = dataclasses.replace(config, data=data, model=model)
+  corrupted = os.path.join(directory, 'corruptions')
+  corruptions.write_corrupted(
+    config,
+    corrupted,
+    num_images=suite.corrupted_images,
+    num_workers=num_workers,
+    report=lambda done, total: logging.info(
+      '%d of %d corruptions written', done, total
+    ),
+  )
+  # Files of TFRecords make a split by their names.
+  paths = sorted(glob.glob(os.path.join(corrupted, '*', '*-of-00001')))
+  for number, path in enumerate(paths):
+    name = f'{CORRUPTED}-{number:05}-of-{len(paths):05}'
+    link = os.path.join(directory, name)
+    if not os.path.islink(link):
+      os.symlink(os.path.relpath(path, directory), link)
+
+
+def _find(
+  config: config_lib.DataConfig, data_dir: str, split: str
+) -> records.Source:
+  # The configured counts are those of the part; these names are checked
+  # against no count.
+  whole = dataclasses.replace(
+    config, dir=data_dir, train_split='-', eval_split='-'
+  )
+  if data_dir.startswith(sources.TFDS_PREFIX) and split == 'validation':
+    split = 'test'  # As CIFAR-10 and most others have it there.
+  return sources.find(whole, split)
+
+
+def _write_part(
+  source: records.Source, split: str, count: Optional[int], path: str
+) -> int:
+  """Writes images at even distances in the order of reading.
+
+  Reading takes turns among files: of ten files, every tenth image is the first
+  file's.
+
+  Returns:
+    How many they are.
+  """
+  if source.counts is None:
+    raise errors.DataError(f'{split}: too many images to count')
+  total = sum(source.counts)
+  count = total if count is None else count
+  if count > total:
+    raise config_lib.ConfigError(
+      f'splits.{split}', count, f'at most {total}, as many as there are'
+    )
+  picked = {number * total // count for number in range(count)}
+  files = tf.data.Dataset.range(len(source.files))
+  found = records.read(source, files).map(
+    lambda record: records.parse(source, preprocessing.image_shape, record)
+  )
+  temporary = files.temporary_name(path)
+  try:
+    with tf.io.TFRecordWriter(temporary) as writer:
+      for number, (image, _, label) in enumerate(found.as_numpy_iterator()):
+        if number in picked:
+          values = {
+            'image/encoded': image,
+            'image/class/label': int(label) + 1,
+          }
+          writer.write(shards.example(values))
+  except tf.errors.OpError as error:
+    raise records.explain(error) from error
+  os.replace(temporary, path)
+  return count

@@ -1,0 +1,104 @@
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.base import errors
+from efficientnet_advprop.data import pipeline
+from efficientnet_advprop.evaluation import corruptions
+from efficientnet_advprop.testing import tiny_data
+from tools.suites import datasets
+from tools.suites import suite as suite_lib
+
+_SIDE, _PADDING = 24, 8
+
+
+class _Brightener:
+  """Stands for the package `imagecorruptions`, which is an extra."""
+
+  @staticmethod
+  def corrupt(image, severity, **_):
+    return image + np.uint8(severity)
+
+
+@pytest.fixture(name='data_dir')
+def _data_dir(tmp_path, monkeypatch):
+  monkeypatch.setattr(corruptions, '_package', lambda: _Brightener)
+  monkeypatch.setattr(corruptions, 'NAMES', ('fog', 'frost'))
+  data_dir = tmp_path / 'whole'
+  data_dir.mkdir()
+  tiny_data.write_split(data_dir, 'train', [7, 5])
+  tiny_data.write_split(data_dir, 'validation', [3, 3])
+  return str(data_dir)
+
+
+def _suite(splits, corrupted_images=2):
+  values = config_lib.to_dict(tiny_data.config(''))
+  values['model']['image_size'] = _SIDE
+  values['data'].update(eval_crop_padding=_PADDING, num_train_images=12)
+  values['data'].update(num_eval_images=3)
+  runs = (suite_lib.Run('a', 0, config_lib.from_dict(values), '0'),)
+  return suite_lib.Suite('small', splits, corrupted_images, runs, ())
+
+
+def _read(directory, split):
+  """Which images a split holds, and their sides."""
+  found, sides = [], set()
+  for path in sorted(tf.io.gfile.glob(f'{directory}/{split}-*')):
+    for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
+      feature = tf.train.Example.FromString(record).features.feature
+      (encoded,) = feature['image/encoded'].bytes_list.value
+      image = tf.io.decode_image(encoded).numpy()
+      (label,) = feature['image/class/label'].int64_list.value
+      found.append((int(image[0, 0, 0]), label))
+      sides.add(image.shape)
+  return found, sides
+
+
+def test_a_part_is_at_even_distances_in_the_order_of_reading(
+  tmp_path, data_dir
+):
+  """Which takes turns among files, as long as each has images."""
+  directory = str(tmp_path / 'part')
+  suite = _suite({'train': 4, 'validation': 3})
+  datasets.prepare(suite, data_dir, directory, 1)
+  order = [0, 7, 1, 8, 2, 9, 3, 10, 4, 11, 5, 6]
+  found, _ = _read(directory, 'train')
+  assert found == [(index, index % 3 + 1) for index in order[::3]]
+  found, _ = _read(directory, 'validation')
+  assert [index for index, _ in found] == [0, 1, 2]
+  # What is there stays.
+  path = os.path.join(directory, 'train-00000-of-00001')
+  os.utime(path, (1, 1))
+  datasets.prepare(suite, data_dir, directory, 1)
+  assert os.stat(path).st_mtime == 1
+
+
+def test_whole_images_are_corrupted_and_cropped_once(tmp_path, data_dir):
+  directory = str(tmp_path / 'part')
+  suite = _suite({'train': None, 'validation': 3})
+  datasets.prepare(suite, data_dir, directory, 1)
+  found, sides = _read(directory, 'corrupted')
+  assert sides == {(_SIDE + _PADDING, _SIDE + _PADDING, 3)}
+  # Two of the three in the part, at every severity, in both corruptions.
+  brightened = [
+    (image + severity, image % 3 + 1)
+    for image in (0, 1)
+    for severity in range(1, 6)
+  ]
+  assert sorted(found) == sorted(2 * brightened)
+  # And the pipeline finds the split by its name.
+  config = suite.runs[0].config
+  data = dataclasses.replace(config.data, dir=directory)
+  config = dataclasses.replace(config, data=data)
+  assert pipeline.num_images(config, datasets.CORRUPTED) == len(found)
+
+
+def test_too_few_images_are_named(tmp_path, data_dir):
+  with pytest.raises(config_lib.ConfigError, match=r'splits\.train: .*most 12'):
+    datasets.prepare(_suite({'train': 13}), data_dir, str(tmp_path), 1)
+  with pytest.raises(errors.DataError, match='nowhere'):
+    datasets.prepare(_suite({'train': 4}), '/nowhere', str(tmp_path), 1)

@@ -1,0 +1,92 @@
+"""What a folder of TFRecords was made of: pins a run, so that it can go on."""
+
+from collections.abc import Iterator
+import contextlib
+import fcntl
+import glob
+import json
+import os
+from typing import Any
+
+from efficientnet_advprop.base import errors
+from efficientnet_advprop.base import files
+from efficientnet_advprop.data import sources
+
+SUFFIX = sources.MANIFEST_SUFFIX
+
+# The settings of a split's run (`settings`), and by the number of each shard
+# that is finished, what `shards_lib.write_shard` returned (`shards`).
+Manifest = dict[str, Any]
+
+
+def write(path: str, manifest: Manifest) -> None:
+  """Writes a manifest, the same bytes for the same contents."""
+  text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=True)
+  files.write(path, text + '\n')
+
+
+def read(path: str) -> Manifest:
+  """Reads a manifest.
+
+  Raises:
+    DataError: it is damaged.
+  """
+  try:
+    with open(path, encoding='utf-8') as file:
+      manifest = json.load(file)
+    manifest['settings']['num_shards'], manifest['shards']
+  except (ValueError, KeyError, TypeError):
+    problem = f'{path}: damaged; use another --output_dir'
+    raise errors.DataError(problem) from None
+  return manifest
+
+
+def shard_path(output_dir: str, split: str, number: int, count: int) -> str:
+  """Where a shard lies, by its number and how many there are."""
+  return os.path.join(output_dir, f'{split}-{number:05d}-of-{count:05d}')
+
+
+def resume(output_dir: str, split: str, settings: dict[str, Any]) -> Manifest:
+  """The manifest of a split, without shards that are not there any more.
+
+  Raises:
+    DataError: the folder holds shards that were made with other settings.
+  """
+  path = os.path.join(output_dir, split + SUFFIX)
+  shards = os.path.join(glob.escape(output_dir), f'{split}-?????-of-?????')
+  if not os.path.exists(path):
+    present = sorted(glob.glob(shards))
+    if present:
+      raise errors.DataError(f'{present[0]}: of another data set')
+    manifest: Manifest = {'settings': settings, 'shards': {}}
+    write(path, manifest)
+    return manifest
+  manifest = read(path)
+  for key, value in settings.items():
+    before = manifest['settings'].get(key)
+    if before != value:
+      raise errors.DataError(
+        f'{path}: begun with {key} {_short(before)}, not {_short(value)};'
+        ' use another --output_dir'
+      )
+  for number, shard in list(manifest['shards'].items()):
+    file = shard_path(output_dir, split, int(number), settings['num_shards'])
+    if not os.path.isfile(file) or os.path.getsize(file) != shard['bytes']:
+      del manifest['shards'][number]
+  return manifest
+
+
+def _short(value: Any) -> str:
+  text = str(value)
+  return text if len(text) <= 20 else f'{text[:12]}...'
+
+
+@contextlib.contextmanager
+def locked(output_dir: str) -> Iterator[None]:
+  """Keeps a second run out of the folder; a killed one leaves no lock."""
+  with open(os.path.join(output_dir, '.lock'), 'w') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise errors.DataError(f'{output_dir}: another run writes it') from None
+    yield
