@@ -19,7 +19,7 @@ import yaml
 import efficientnet_advprop as advprop
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import models
-from efficientnet_advprop import recipes
+from efficientnet_advprop.config import recipes
 
 _ROOT = Path(__file__).parent
 _PAGES = sorted(
