@@ -5,7 +5,7 @@ where the network computes in bfloat16.
 """
 
 import functools
-from typing import Callable
+from typing import Callable, Optional
 
 import tensorflow as tf
 
@@ -50,18 +50,18 @@ def attack(
     noise = _random_start(images, seeds, epsilon, config)
     adversarial = tf.clip_by_value(images + noise, -1.0, 1.0)
   # Away from the true class, or towards the wrong one.
-  direction = 1.0 if config.target == 'label' else -1.0
-  step = direction * config.step_size * PIXEL_LEVEL
+  direction, numbers = 1.0, None
   if config.target == 'random':
-    num_classes = logits_fn(images[:1]).shape[-1]
-    labels = random_targets(labels, seeds, num_classes)
+    direction = -1.0
+    numbers = randomness.uniform(seeds, [], randomness.ATTACK_TARGET)
+  step = direction * config.step_size * PIXEL_LEVEL
   gradient_fn = functools.partial(_pixel_gradient, logits_fn)
   if config.batch_norm != 'train' and not tf.executing_eagerly():
     # One trace for all steps. Synchronized norms cannot run inside it.
     gradient_fn = tf.function(gradient_fn, autograph=False)
   # NOTE: unrolled, because synchronized norms cannot run in a tf.while_loop.
   for _ in range(config.num_steps):
-    gradient = gradient_fn(adversarial, labels)
+    gradient = gradient_fn(adversarial, labels, numbers)
     adversarial = adversarial + step * tf.sign(gradient)
     adversarial = tf.clip_by_value(adversarial, lower, upper)
   return tf.stop_gradient(adversarial)
@@ -89,11 +89,26 @@ def _pixel_gradient(
   logits_fn: Callable[[tf.Tensor], tf.Tensor],
   images: tf.Tensor,
   labels: tf.Tensor,
+  numbers: Optional[tf.Tensor],
 ) -> tf.Tensor:
-  """Gradient of each image's own cross-entropy, towards its pixels alone."""
+  """Gradient of each image's own cross-entropy, towards its pixels alone.
+
+  Args:
+    logits_fn: the attacked network.
+    images: [batch, height, width, 3].
+    labels: true classes, integers [batch].
+    numbers: float32 [batch] in [0, 1), each of which draws a wrong class to
+      take the label's place; None keeps the labels.
+
+  Returns:
+    float32 like `images`.
+  """
   with tf.GradientTape(watch_accessed_variables=False) as tape:
     tape.watch(images)
     logits = logits_fn(images)
+    if numbers is not None:
+      # Drawn here, where the number of classes is known without another pass.
+      labels = _wrong_classes(labels, numbers, logits.shape[-1])
     # The sum keeps the images independent of each other and of batch size.
     # NOTE: hard labels, as in Madry et al., whom the paper follows; the loss
     # that trains the network smooths them.
@@ -116,6 +131,18 @@ def random_targets(
     Integers like `labels`.
   """
   numbers = randomness.uniform(seeds, [], randomness.ATTACK_TARGET)
+  return _wrong_classes(labels, numbers, num_classes)
+
+
+def _wrong_classes(
+  labels: tf.Tensor, numbers: tf.Tensor, num_classes: int
+) -> tf.Tensor:
+  """Maps each number in [0, 1) to a class other than the label."""
+  if num_classes < 2:
+    raise ValueError(
+      "an attack with target='random' needs at least 2 classes; the network has"
+      f' {num_classes}'
+    )
   offsets = 1 + tf.cast(numbers * (num_classes - 1), labels.dtype)
   # A float32 just below 1 may round up to the number of classes.
   offsets = tf.minimum(offsets, num_classes - 1)

@@ -67,9 +67,9 @@ def test_the_attack_raises_the_loss_and_a_target_lowers_it(model, batch):
   loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
   logits_fn = _logits_fn(model)
   clean = loss(labels, logits_fn(images))
-  away = _attack(model, batch, epsilon=4)
+  away = _attack(model, batch, epsilon=4, target='label')
   assert loss(labels, logits_fn(away)) > clean
-  towards = _attack(model, batch, epsilon=4, target='random')
+  towards = _attack(model, batch, epsilon=4)  # A random class is the default.
   targets = attacks.random_targets(
     labels, tf.random.experimental.stateless_split(_SEED, 6), 10
   )
@@ -84,6 +84,35 @@ def test_targets_are_uniform_over_the_wrong_classes():
   assert offsets[0] == 0
   chi_square = ((offsets[1:] - 1000) ** 2 / 1000).sum()
   assert chi_square < 16.3  # 99.9% quantile at 3 degrees of freedom.
+
+
+def test_a_target_costs_no_pass_of_its_own(model, batch):
+  """The network runs once for each step, and never on fewer images."""
+  shapes = []
+
+  def logits_fn(images):
+    shapes.append(images.shape)
+    return _logits_fn(model)(images)
+
+  _attack(model, batch, logits_fn, epsilon=2, target='random')
+  assert shapes == 3 * [batch[0].shape]
+  shapes.clear()
+
+  @tf.function
+  def run(images, labels):
+    return _attack(
+      model, (images, labels), logits_fn, epsilon=2, target='random'
+    )
+
+  run.get_concrete_function(*batch)
+  assert shapes == [batch[0].shape]  # One trace for all steps.
+
+
+def test_a_target_needs_a_second_class(batch):
+  flat = lambda x: tf.reshape(x, [6, -1])[:, :1]
+  config = config_lib.AttackConfig()
+  with pytest.raises(ValueError, match='at least 2 classes; the network has 1'):
+    attacks.attack(flat, batch[0], 0 * batch[1], config, _SEED)
 
 
 def test_statistics_and_weights_stay(model, batch):

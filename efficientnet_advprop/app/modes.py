@@ -40,6 +40,8 @@ def resolve_config(
   saved = os.path.join(model_dir or '', paths.CONFIG)
   if config_file:
     values = recipes.read_yaml(config_file)
+    if model_dir and tf.io.gfile.exists(saved):
+      values = _keep_target(values, saved)
   elif model_dir and tf.io.gfile.exists(saved):
     values = recipes.read_yaml(saved)
   else:
@@ -49,6 +51,19 @@ def resolve_config(
   if data_dir:
     values.setdefault('data', {})['dir'] = data_dir
   return config_lib.from_dict(recipes.apply_overrides(values, overrides))
+
+
+def _keep_target(values: dict[str, Any], saved: str) -> dict[str, Any]:
+  """Adds the attack's target of a run that has begun, if the recipe has none.
+
+  The default was `label` before it became `random`; the same command resumes an
+  older run as what it was.
+  """
+  attack = recipes.read_yaml(saved).get('attack') or {}
+  if 'target' not in attack:
+    return values
+  target = {'target': attack['target']}
+  return {**values, 'attack': {**target, **(values.get('attack') or {})}}
 
 
 def _default_recipe(

@@ -1,3 +1,5 @@
+import functools
+
 import pytest
 
 from efficientnet_advprop import config as config_lib
@@ -63,6 +65,22 @@ def test_a_run_with_checkpoints_stays_the_run_it_is(tmp_path, override):
   key = override.split('=')[0]
   with pytest.raises(config_lib.ConfigError, match=f'^{key}: .*--model_dir'):
     modes.check_model_dir(other, str(tmp_path))
+
+
+def test_a_run_that_has_begun_keeps_its_target(tmp_path):
+  """Also under the recipe that it began with, which does not name a target."""
+  recipe = modes.recipe_path('demo')
+  begun = config_lib.load_config(recipe, ['attack.target=label'])
+  _write(tmp_path, begun, has_checkpoint=True)
+  assert 'target: label' in (tmp_path / 'config.yaml').read_text()
+  resume = functools.partial(
+    modes.resolve_config, model_dir=str(tmp_path), config_file=recipe
+  )
+  assert resume() == begun
+  assert resume(overrides=['attack.target=random']).attack.target == 'random'
+  new = modes.resolve_config(str(tmp_path / 'new'), config_file=recipe)
+  assert new.attack.target == 'random'
+  assert new.eval.tests['attacked'].attack.target == 'label'
 
 
 def test_a_run_without_checkpoints_may_become_another(tmp_path):

@@ -4,6 +4,7 @@ from pathlib import Path
 import re
 
 import pytest
+import yaml
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.config import recipes
@@ -77,6 +78,19 @@ def test_attack_steps_follow_the_paper(epsilon, steps):
 def test_a_test_that_cannot_be_is_refused(test, message):
   with pytest.raises(config_lib.ConfigError, match=message):
     config_lib.from_dict({'eval': {'tests': {'a': test}}})
+
+
+def test_training_attacks_at_random_and_tests_away_from_the_label():
+  fine = ['train.method=fine_grained', 'train.domains.strong.attack.epsilon=8']
+  config = _load(*fine, 'eval.tests.a.attack.epsilon=2')
+  assert config.attack.target == 'random'
+  assert config.train.domains['strong'].attack.target == 'random'
+  assert config.eval.tests['a'].attack.target == 'label'
+  saved = yaml.safe_load(config_lib.to_yaml(config))
+  assert saved['attack']['target'] == 'random'
+  assert saved['train']['domains']['strong']['attack']['target'] == 'random'
+  assert saved['eval']['tests']['a']['attack']['target'] == 'label'
+  assert config_lib.from_dict(saved) == config
 
 
 def test_an_attack_at_random_targets_may_restart():

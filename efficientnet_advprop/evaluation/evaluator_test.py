@@ -87,7 +87,7 @@ def test_two_replicas_agree(one, two_replicas):
 
 def test_an_attack_raises_the_loss_and_a_split_can_be_named(one):
   judge, _ = one
-  attack = config_lib.AttackConfig(epsilon=8)
+  attack = config_lib.TestAttackConfig(epsilon=8)
   attacked = judge.evaluate(config_lib.TestConfig(attack=attack))
   assert attacked['loss'] > judge.evaluate()['loss']
   shown = []
@@ -168,7 +168,7 @@ def test_a_result_is_written_whole(tmp_path):
 # --- Restarts ---------------------------------------------------------------
 
 # Steps so short that the start decides much.
-_ATTACK = config_lib.AttackConfig(epsilon=6, num_steps=2, step_size=0.25)
+_ATTACK = config_lib.TestAttackConfig(epsilon=6, num_steps=2, step_size=0.25)
 _RESTARTED = config_lib.TestConfig(attack=_ATTACK, restarts=3)
 
 

@@ -72,7 +72,7 @@ def test_a_finished_test_is_not_repeated(runner, judge, tmp_path):
   assert runner.named('x', test, 'one') == first and judge.calls == 1
   # Other weights at the same step, and other settings.
   assert runner.named('x', test, 'two')['top_1_accuracy'] == 0.002
-  attacked = config_lib.TestConfig(attack=config_lib.AttackConfig())
+  attacked = config_lib.TestConfig(attack=config_lib.TestAttackConfig())
   assert runner.named('x', attacked, 'two')['top_1_accuracy'] == 0.003
   assert runner.named('x', attacked, 'two') == _read(tmp_path, 'x')
   path = tmp_path / 'run' / 'evals' / 'x.json'

@@ -113,7 +113,7 @@ def _part_of_step(
     penalty = optimization.weight_penalty(
       optimization.decayed_variables(model), config.train.weight_decay
     )
-    total = tf.add_n(losses) + penalty / parts
+    total = config.train.loss_weight * tf.add_n(losses) + penalty / parts
   gradients = tape.gradient(total, model.trainable_variables)
   return tf.stack([total, *losses]), gradients
 

@@ -191,9 +191,14 @@ def _random_batch():
   }
 
 
-def test_a_step_descends_the_sum_of_both_losses(monkeypatch):
+@pytest.mark.parametrize('weight', [1, 2])
+def test_a_step_descends_the_sum_of_both_losses(monkeypatch, weight):
   """The update is that of the sum, worked out apart from train_step."""
-  config = _config('model.dropout_rate=0', 'model.survival_probability=1')
+  config = _config(
+    'model.dropout_rate=0',
+    'model.survival_probability=1',
+    f'train.loss_weight={weight}',
+  )
   trainer = trainer_lib.Trainer(config, _ONE, '/nonexistent')
   batch = _random_batch()
   model = trainer.model
@@ -213,7 +218,7 @@ def test_a_step_descends_the_sum_of_both_losses(monkeypatch):
     ]
     decayed = optimization.decayed_variables(model)
     penalty = 1e-5 / 2 * sum(tf.reduce_sum(v**2) for v in decayed)
-    total = losses[0] + losses[1] + penalty
+    total = weight * (losses[0] + losses[1]) + penalty
   expected = tape.gradient(total, model.trainable_variables)
   for variable, value in zip(model.variables, before):
     variable.assign(value)  # The passes have moved the statistics.
