@@ -102,17 +102,26 @@ def make_run(
     model_dir: for checkpoints.
 
   Returns:
-    Its line: cell, seed, digest, accuracies in percent, seconds, versions.
+    Its line: cell, seed, digest, accuracies in percent, the plain one on the
+    way as pairs of epoch and percent, seconds, versions.
   """
   config = with_data(run, data_dir)
   began = time.process_time()
   strategy = devices.create_strategy('one_device')
   trainer = trainer_lib.Trainer(config, strategy, model_dir)
-  trainer.train()
-  trained = time.process_time()
   is_raw = config.eval.weights == 'raw'
   network = trainer.model if is_raw else trainer.average
   judge = evaluator.Evaluator(config, strategy, network)
+  curve = runner_lib.Curve(model_dir)
+
+  def evaluate(step: int) -> None:
+    start = time.process_time()
+    accuracy = round(100 * judge.evaluate()['top_1_accuracy'], 3)
+    seconds = time.process_time() - start
+    curve.add(round(step / config.steps_per_epoch, 2), accuracy, seconds)
+
+  trainer.train(evaluate)
+  trained = time.process_time()
   tests = {suite_lib.PLAIN_TEST: config_lib.TestConfig(), **config.eval.tests}
   accuracies = {
     name: round(100 * judge.evaluate(test)['top_1_accuracy'], 3)
@@ -123,8 +132,9 @@ def make_run(
     'seed': run.seed,
     'digest': run.digest,
     'accuracies': accuracies,
-    'train_cpu_seconds': round(trained - began),
-    'test_cpu_seconds': round(time.process_time() - trained),
+    'curve': curve.points,
+    'train_cpu_seconds': round(trained - began - curve.seconds),
+    'test_cpu_seconds': round(time.process_time() - trained + curve.seconds),
     'tensorflow': tf.__version__,
     'python': platform.python_version(),
     'date': time.strftime('%Y-%m-%d', time.gmtime()),
@@ -157,12 +167,13 @@ def _stop(number: int, frame: object) -> None:
 def _reproduce() -> None:
   suite = suite_lib.load(_SUITE.value)
   work_dir = _WORK_DIR.value or os.path.join('runs', suite.name)
+  output_dir = _OUTPUT_DIR.value
+  path = os.path.join(output_dir, f'{suite.name}.jsonl')
+  suite = suite_lib.load(_SUITE.value, runner_lib.read_lines(path))
   if _RUN.value:
     _single_run(suite, _RUN.value, work_dir)
     return
-  output_dir = _OUTPUT_DIR.value
   os.makedirs(output_dir, exist_ok=True)
-  path = os.path.join(output_dir, f'{suite.name}.jsonl')
   if _REPORT.value:
     results = runner_lib.read_results(path, suite)
   else:
@@ -174,9 +185,15 @@ def _reproduce() -> None:
       signal.signal(number, _stop)
     run = [sys.executable, os.path.abspath(__file__)]
     run += [f'--suite={_SUITE.value}', f'--work_dir={work_dir}']
-    runner = runner_lib.Runner(suite, path, work_dir, run)
-    runner.run_all(jobs)
-    results = runner.results
+    run += [f'--output_dir={output_dir}']
+    while True:
+      runner = runner_lib.Runner(suite, path, work_dir, run)
+      runner.run_all(jobs)
+      results = runner.results
+      if not suite.waiting:
+        break
+      # The choice that later stages wait for can be made now.
+      suite = suite_lib.load(_SUITE.value, results.values())
   command = f'python tools/reproduce.py --suite={os.path.relpath(_SUITE.value)}'
   print(report_lib.write(suite, results, output_dir, command))
 

@@ -89,7 +89,9 @@ def test_a_finished_run_is_not_made_again(tmp_path, suite_path, work_dir):
   found = runner.read_results(str(path), suite)
   assert list(found) == [(run.cell, run.seed) for run in suite.runs]
   last = suite.runs[3]
-  assert set(found[last.cell, last.seed]['accuracies']) == set(made)
+  line = found[last.cell, last.seed]
+  assert set(line['accuracies']) == set(made)
+  assert line['curve'] == [[1.0, line['accuracies']['clean']]]
   assert '0 of 4 runs left' in done.stderr
   report = (results / 'tiny.md').read_text()
   assert '4 of 4 runs' in report and 'advprop.clean - vanilla.clean' in report

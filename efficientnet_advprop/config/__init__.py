@@ -28,7 +28,9 @@ from efficientnet_advprop.config.sections import DomainConfig as DomainConfig
 from efficientnet_advprop.config.sections import EvalConfig as EvalConfig
 from efficientnet_advprop.config.sections import ExportConfig as ExportConfig
 from efficientnet_advprop.config.sections import ModelConfig as ModelConfig
-from efficientnet_advprop.config.sections import TestAttackConfig as TestAttackConfig
+from efficientnet_advprop.config.sections import (
+  TestAttackConfig as TestAttackConfig,
+)
 from efficientnet_advprop.config.sections import TestConfig as TestConfig
 from efficientnet_advprop.config.sections import TrainConfig as TrainConfig
 

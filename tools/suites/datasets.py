@@ -1,5 +1,6 @@
 """The images of a suite: a part of each split, and corrupted test images."""
 
+from collections.abc import Sequence
 import dataclasses
 import glob
 import os
@@ -38,13 +39,18 @@ def prepare(
     DataError: the images cannot be read, or a package is missing.
   """
   os.makedirs(directory, exist_ok=True)
-  config = suite.runs[0].config
-  for split, count in suite.splits.items():
+  config = suite.config
+  taken: dict[str, list[Optional[int]]] = {}  # By split of the data.
+  for split, part in suite.splits.items():
+    counts = taken.setdefault(part.source, [])
+    counts.append(part.images)
     path = os.path.join(directory, f'{split}-00000-of-00001')
     if not os.path.exists(path):
-      source = _find(config.data, data_dir, split)
-      written = _write_part(source, split, count, path)
+      source = _find(config.data, data_dir, part.source)
+      written = _write_part(source, split, counts, path)
       logging.info('%s: %d images', path, written)
+  if not suite.corrupted_images:
+    return
   # Whole images, of which the tests take the middle as they do of others.
   size = config.model.image_size + config.data.eval_crop_padding
   model = dataclasses.replace(config.model, image_size=size)
@@ -83,25 +89,36 @@ def _find(
 
 
 def _write_part(
-  source: records.Source, split: str, count: Optional[int], path: str
+  source: records.Source,
+  split: str,
+  counts: Sequence[Optional[int]],
+  path: str,
 ) -> int:
   """Writes images at even distances in the order of reading.
 
   Reading takes turns among files: of ten files, every tenth image is the first
   file's.
 
+  Args:
+    source: what is read.
+    split: the name that the part gets, for messages.
+    counts: how many images each part of `source` takes, this one last; None
+      takes all that are left.
+    path: of the file.
+
   Returns:
     How many they are.
   """
   if source.counts is None:
     raise errors.DataError(f'{split}: too many images to count')
-  total = sum(source.counts)
-  count = total if count is None else count
-  if count > total:
-    raise config_lib.ConfigError(
-      f'splits.{split}', count, f'at most {total}, as many as there are'
-    )
-  picked = {number * total // count for number in range(count)}
+  left, picked = list(range(sum(source.counts))), set()
+  for count in counts:
+    left = [number for number in left if number not in picked]
+    count = len(left) if count is None else count
+    if count > len(left):
+      allowed = f'at most {len(left)}, as many as are left'
+      raise config_lib.ConfigError(f'splits.{split}', count, allowed)
+    picked = {left[number * len(left) // count] for number in range(count)}
   files = tf.data.Dataset.range(len(source.files))
   found = records.read(source, files).map(
     lambda record: records.parse(source, preprocessing.image_shape, record)
@@ -119,4 +136,4 @@ def _write_part(
   except tf.errors.OpError as error:
     raise records.explain(error) from error
   os.replace(temporary, path)
-  return count
+  return len(picked)

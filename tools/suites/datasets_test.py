@@ -40,8 +40,14 @@ def _suite(splits, corrupted_images=2):
   values['model']['image_size'] = _SIDE
   values['data'].update(eval_crop_padding=_PADDING, num_train_images=12)
   values['data'].update(num_eval_images=3)
-  runs = (suite_lib.Run('a', 0, config_lib.from_dict(values), '0'),)
-  return suite_lib.Suite('small', splits, corrupted_images, runs, ())
+  config = config_lib.from_dict(values)
+  parts = {
+    name: part
+    if isinstance(part, suite_lib.Part)
+    else suite_lib.Part(name, part)
+    for name, part in splits.items()
+  }
+  return suite_lib.Suite('small', parts, corrupted_images, config, (), ())
 
 
 def _read(directory, split):
@@ -77,6 +83,28 @@ def test_a_part_is_at_even_distances_in_the_order_of_reading(
   assert os.stat(path).st_mtime == 1
 
 
+def test_a_part_may_be_held_out_of_another_s_split(tmp_path, data_dir):
+  """No image is in both; 0 corrupted images write no corruption."""
+  directory = str(tmp_path / 'part')
+  held_out = suite_lib.Part('train', 4)
+  suite = _suite({'train': 4, 'held_out': held_out}, corrupted_images=0)
+  datasets.prepare(suite, data_dir, directory, 1)
+  order = [0, 7, 1, 8, 2, 9, 3, 10, 4, 11, 5, 6]
+  left = [index for index in order if index not in order[::3]]
+  found, _ = _read(directory, 'held_out')
+  assert [index for index, _ in found] == left[::2]
+  assert not os.path.exists(os.path.join(directory, 'corruptions'))
+  suite = _suite({'train': 4, 'rest': suite_lib.Part('train', None)}, 0)
+  datasets.prepare(suite, data_dir, str(tmp_path / 'rest'), 1)
+  found, _ = _read(tmp_path / 'rest', 'rest')
+  assert [index for index, _ in found] == left
+  with pytest.raises(config_lib.ConfigError, match=r'splits\.b: .*at most 4'):
+    suite = _suite(
+      {'a': suite_lib.Part('train', 8), 'b': held_out._replace(images=5)}
+    )
+    datasets.prepare(suite, data_dir, str(tmp_path / 'few'), 1)
+
+
 def test_whole_images_are_corrupted_and_cropped_once(tmp_path, data_dir):
   directory = str(tmp_path / 'part')
   suite = _suite({'train': None, 'validation': 3})
@@ -91,7 +119,7 @@ def test_whole_images_are_corrupted_and_cropped_once(tmp_path, data_dir):
   ]
   assert sorted(found) == sorted(2 * brightened)
   # And the pipeline finds the split by its name.
-  config = suite.runs[0].config
+  config = suite.config
   data = dataclasses.replace(config.data, dir=directory)
   config = dataclasses.replace(config, data=data)
   assert pipeline.num_images(config, datasets.CORRUPTED) == len(found)

@@ -1,6 +1,6 @@
 """What a suite found: tables, tests of its claims, plots."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import os
 import statistics
 from typing import Any, NamedTuple, Optional
@@ -24,7 +24,7 @@ class Verdict(NamedTuple):
   mean: float
   low: float  # Of the 95% confidence interval.
   high: float
-  p_value: float
+  p_value: float  # Of a primary claim among others: as `judge_all` corrects it.
   effect_size: float  # Cohen's d of the differences: mean over deviation.
   word: str  # 'holds', 'fails' or 'undecided'
 
@@ -57,12 +57,42 @@ def judge(claim: suite_lib.Claim, results: Results) -> Optional[Verdict]:
   error = deviation / len(differences) ** 0.5
   p_value = 2 * float(student.sf(abs(mean) / error))
   margin = float(student.ppf(1 - _LEVEL / 2)) * error
-  word = 'undecided'
-  if p_value < _LEVEL:
-    word = 'holds' if mean > 0 else 'fails'
   low, high = mean - margin, mean + margin
   effect_size = mean / deviation
+  word = _word(mean, p_value)
   return Verdict(differences, mean, low, high, p_value, effect_size, word)
+
+
+def _word(mean: float, p_value: float) -> str:
+  if p_value >= _LEVEL:
+    return 'undecided'
+  return 'holds' if mean > 0 else 'fails'
+
+
+def judge_all(
+  claims: Sequence[suite_lib.Claim], results: Results
+) -> list[Optional[Verdict]]:
+  """Tests every claim; primary claims share one error rate.
+
+  Their p-values and words are corrected by Holm's method, which multiplies the
+  lowest p-value by the number of primary claims, the next by one less, and so
+  on, and never lets one fall below another that was lower. Claims that have not
+  been run count, so that a verdict does not depend on when it is read.
+
+  Raises:
+    DataError: a package is missing.
+  """
+  verdicts = [judge(claim, results) for claim in claims]
+  primary = [n for n, claim in enumerate(claims) if claim.is_primary]
+  found = [(n, verdicts[n]) for n in primary]
+  tested = [(verdict.p_value, n, verdict) for n, verdict in found if verdict]
+  left, highest = len(primary), 0.0
+  for p_value, number, verdict in sorted(tested, key=lambda entry: entry[:2]):
+    highest = max(highest, min(1.0, left * p_value))
+    left -= 1
+    word = _word(verdict.mean, highest)
+    verdicts[number] = verdict._replace(p_value=highest, word=word)
+  return verdicts
 
 
 def _import(name: str) -> Any:
@@ -82,6 +112,7 @@ def cell_table(suite: suite_lib.Suite, results: Results) -> str:
   measures = [suite_lib.PLAIN_TEST]
   for run in suite.runs:
     measures += [m for m in run.config.eval.tests if m not in measures]
+  has_curves = bool(last_gains(results.values()))
   rows = []
   for cell in suite.cells:
     lines = [line for (name, _), line in results.items() if name == cell]
@@ -89,11 +120,32 @@ def cell_table(suite: suite_lib.Suite, results: Results) -> str:
     for measure in measures:
       values = list(accuracies(results, cell, measure).values())
       row.append(_spread(values))
+    if has_curves:
+      row.append(_spread(last_gains(lines)))
     seconds = [line['train_cpu_seconds'] for line in lines]
     row.append(f'{statistics.mean(seconds) / 60:.1f}' if seconds else '')
     rows.append(row)
-  header = ['cell', 'seeds', *measures, 'CPU minutes of training']
-  return tables.markdown(header, rows)
+  header = ['cell', 'seeds', *measures]
+  header += ['last fifth'] if has_curves else []
+  return tables.markdown([*header, 'CPU minutes of training'], rows)
+
+
+def last_gains(lines: Iterable[Mapping[str, Any]]) -> list[float]:
+  """How much each run gained in the last fifth of its epochs, in points.
+
+  Runs that were evaluated at no point of the fifth before are left out.
+  """
+  gains = []
+  for line in lines:
+    points = line.get('curve', [])
+    if not points:
+      continue
+    last_epoch, last = points[-1]
+    # Evaluations fall on log lines, up to one interval after 80%.
+    before = [v for epoch, v in points if 0.6 <= epoch / last_epoch <= 0.85]
+    if before:
+      gains.append(last - before[-1])
+  return gains
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -108,7 +160,8 @@ def claim_table(
   """Each claim's test."""
   rows = []
   for claim, verdict in zip(claims, verdicts):
-    row = [claim.text, f'`{claim.expression}`']
+    text = f'{claim.text} (primary)' if claim.is_primary else claim.text
+    row = [text, f'`{claim.expression}`']
     if verdict is None:
       row += [''] * 5 + ['not run']
     else:
@@ -142,7 +195,7 @@ def write(
   Raises:
     DataError: a package is missing.
   """
-  verdicts = [judge(claim, results) for claim in suite.claims]
+  verdicts = judge_all(suite.claims, results)
   start = os.path.join(directory, suite.name)
   _plot_cells(suite, results, f'{start}-cells.png')
   _plot_claims(suite.claims, verdicts, f'{start}-claims.png')
@@ -155,8 +208,26 @@ def write(
     for line in results.values()
   )
   images = ', '.join(
-    f'{count or "all"} of {split}' for split, count in suite.splits.items()
+    f'{part.images or "all"} of {split}'
+    + (f' (other images of {part.source})' if part.source != split else '')
+    for split, part in suite.splits.items()
   )
+  corrupted = ''
+  if suite.corrupted_images:
+    corrupted = (
+      f'\n{suite.corrupted_images} of validation in 15 corruptions at'
+      '\n5 severities, whose mean is `corrupted`.'
+    )
+  choices = ''
+  if suite.chosen:
+    choices = f'\nChosen: {", ".join(suite.chosen)}.'
+  if suite.waiting:
+    choices += f'\n{suite.waiting} further runs wait for a choice.'
+  correction = ''
+  if any(claim.is_primary for claim in suite.claims):
+    correction = (
+      "p of primary claims is corrected by Holm's method over all of them.\n"
+    )
   text = f"""# Results of the suite {suite.name}
 
 ```
@@ -164,8 +235,7 @@ def write(
 ```
 
 {len(results)} of {len(suite.runs)} runs, {seconds / 3600:.1f} core-hours.
-Images: {images}; {suite.corrupted_images} of validation in 15 corruptions at
-5 severities, whose mean is `corrupted`.
+Images: {images}.{corrupted}{choices}
 {'; '.join(f'{s}, {", ".join(sorted(d))}' for s, d in stacks.items())}.
 
 ## Claims
@@ -174,6 +244,7 @@ A paired t-test over seeds, two-sided: each seed gives a cell and its rival the
 same initial weights and order of images. `points` is the mean of the sum in
 the second column, in percentage points; `d` is that mean over the standard
 deviation. A claim holds or fails if p < {_LEVEL}; else it stays undecided.
+{correction}
 
 {claim_table(suite.claims, verdicts)}
 
@@ -181,7 +252,8 @@ deviation. A claim holds or fails if p < {_LEVEL}; else it stays undecided.
 
 ## Cells
 
-Top-1 accuracy in percent, mean ± standard deviation over seeds.
+Top-1 accuracy in percent, mean ± standard deviation over seeds. `last fifth` is
+what the last fifth of the epochs gained on clean images, in points.
 
 {cell_table(suite, results)}
 

@@ -24,6 +24,7 @@ _Key = tuple[str, int]
 _Line = dict[str, Any]
 
 _LINE_FILE = 'result.json'
+_CURVE_FILE = 'curve.json'
 _STATUS_SECONDS = 60.0
 # TensorFlow reads these when it starts.
 _ONE_THREAD = {
@@ -44,6 +45,31 @@ def leave_line(directory: str, line: _Line) -> None:
   files.write_json(path, line)
 
 
+class Curve:
+  """Accuracies on the way of a run, which outlive its process.
+
+  Attributes:
+    points: pairs of epoch and accuracy in percent, in the order of epochs.
+    seconds: of CPU time that this process has spent on them.
+  """
+
+  def __init__(self, directory: str):
+    """Takes up what an earlier process of the run left in its folder."""
+    self._path = os.path.join(directory, _CURVE_FILE)
+    self.points: list[list[float]] = []
+    self.seconds = 0.0
+    if os.path.exists(self._path):
+      with open(self._path, encoding='utf-8') as file:
+        self.points = json.load(file)
+
+  def add(self, epoch: float, accuracy: float, seconds: float) -> None:
+    """Adds a point, or replaces that of an evaluation made again."""
+    others = [point for point in self.points if point[0] != epoch]
+    self.points = sorted([*others, [epoch, accuracy]])
+    self.seconds += seconds
+    files.write_json(self._path, self.points)
+
+
 def read_line(directory: str) -> Optional[_Line]:
   """The line that a run left in its folder, if it has ended."""
   path = os.path.join(directory, _LINE_FILE)
@@ -51,6 +77,19 @@ def read_line(directory: str) -> Optional[_Line]:
     return None
   with open(path, encoding='utf-8') as file:
     return json.load(file)
+
+
+def read_lines(path: str) -> list[_Line]:
+  """Every whole line of a file of results, which need not exist."""
+  lines = []
+  if os.path.exists(path):
+    with open(path, encoding='utf-8') as file:
+      for text in file:
+        try:
+          lines.append(json.loads(text))
+        except ValueError:
+          continue  # The suite was killed in the middle of it.
+  return lines
 
 
 def read_results(path: str, suite: suite_lib.Suite) -> dict[_Key, _Line]:
@@ -65,16 +104,10 @@ def read_results(path: str, suite: suite_lib.Suite) -> dict[_Key, _Line]:
   """
   digests = {(run.cell, run.seed): run.digest for run in suite.runs}
   results = {}
-  if os.path.exists(path):
-    with open(path, encoding='utf-8') as file:
-      for text in file:
-        try:
-          line = json.loads(text)
-        except ValueError:
-          continue  # Cut when the suite was killed.
-        key = line['cell'], line['seed']
-        if digests.get(key) == line['digest']:
-          results[key] = line
+  for line in read_lines(path):
+    key = line['cell'], line['seed']
+    if digests.get(key) == line['digest']:
+      results[key] = line
   return results
 
 

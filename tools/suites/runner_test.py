@@ -29,7 +29,7 @@ def _suite(seeds):
     for seed in range(seeds)
     for cell in ('a', 'b')
   )
-  return suite_lib.Suite('small', {}, 0, runs, ())
+  return suite_lib.Suite('small', {}, 0, config, runs, ())
 
 
 def _line(run, cpu_seconds=60):
@@ -67,6 +67,17 @@ def test_what_ended_when_its_suite_was_killed_counts(tmp_path):
   assert not any(folder.exists() for folder in folders)
   assert runner_lib.read_results(str(path), suite) == runner.results
   assert path.read_text().count(taken) == 1
+
+
+def test_a_curve_outlives_its_process(tmp_path):
+  curve = runner_lib.Curve(str(tmp_path))
+  curve.add(10.0, 40.0, 1.5)
+  curve.add(20.0, 50.0, 1.5)
+  resumed = runner_lib.Curve(str(tmp_path))
+  resumed.add(20.0, 51.0, 2.0)  # Killed before it knew that it had it.
+  resumed.add(25.0, 52.0, 2.0)
+  assert resumed.points == [[10.0, 40.0], [20.0, 51.0], [25.0, 52.0]]
+  assert (curve.seconds, resumed.seconds) == (3.0, 4.0)
 
 
 def test_only_lines_of_the_suite_s_settings_count(tmp_path):

@@ -3,24 +3,38 @@
 A suite is a YAML file:
 
   name: cifar10
-  splits: {train: 5000, validation: 10000}  # images taken; null is all
-  corrupted_images: 300                     # of validation, in 75 corruptions
-  run: {...}                                # a recipe, shared by all cells
-  stages:                                   # one after another
-  - seeds: 5                                # seed by seed over the cells
+  splits:                       # images taken of each; null takes all
+    train: 5000
+    validation: 10000
+    held_out: {of: train, images: 5000}  # of those that no split above takes
+  corrupted_images: 300         # of data.eval_split, in 75 corruptions; 0: none
+  run: {...}                    # a recipe, shared by all cells
+  stages:                       # one after another
+  - seeds: 2
+    choose: true                # the best cell's `train` holds from here on
+    cells:
+      slow: {train: {learning_rate: 0.1}, data: {eval_split: held_out}}
+      fast: {train: {learning_rate: 0.2}, data: {eval_split: held_out}}
+  - seeds: 5                    # seed by seed over the cells
     cells: {advprop: {train: {method: advprop}}}  # changes to the recipe
   claims:
   - {claim: AdvProp beats vanilla, is_positive: advprop.clean - vanilla.clean}
 
 Each cell measures `clean`, the plain evaluation, and every entry of its
 `eval.tests`, all as top-1 accuracy in percent. A claim is a sum of measures,
-`<cell>.<measure>`, that is positive if the claim holds.
+`<cell>.<measure>`, that is positive if the claim holds. Claims with
+`primary: true` share one error rate (Holm's method).
+
+A stage with `choose` picks the cell whose mean `clean` over the seeds is the
+highest, the first of them if two are equal. Later stages wait for its lines.
 """
 
+from collections.abc import Iterable, Mapping
 import dataclasses
 import hashlib
 import json
 import re
+import statistics
 from typing import Any, NamedTuple, Optional
 
 from efficientnet_advprop import config as config_lib
@@ -29,6 +43,17 @@ from efficientnet_advprop.config import recipes
 
 PLAIN_TEST = 'clean'
 _KEYS = ('name', 'splits', 'corrupted_images', 'run', 'stages', 'claims')
+_STAGE_KEYS = ('seeds', 'choose', 'cells')
+_CLAIM_KEYS = ('claim', 'is_positive', 'primary')
+
+Line = Mapping[str, Any]  # The result of a run, as it stands in a file.
+
+
+class Part(NamedTuple):
+  """Images that a suite takes."""
+
+  source: str  # The split of the data that they are taken from.
+  images: Optional[int]  # None takes all that are left.
 
 
 class Term(NamedTuple):
@@ -45,6 +70,7 @@ class Claim(NamedTuple):
   text: str
   expression: str
   terms: tuple[Term, ...]
+  is_primary: bool = False
 
 
 class Run(NamedTuple):
@@ -62,17 +88,24 @@ class Suite:
 
   Attributes:
     name: of the report.
-    splits: how many images are taken of each split, None for all.
+    splits: which images are taken for each split, in the order of taking.
     corrupted_images: how many test images are corrupted.
+    config: the recipe that the cells share.
     runs: in the order in which they are to be made.
     claims: in the order in which they are reported.
+    chosen: the cell that each stage with `choose` has picked.
+    waiting: how many runs of later stages wait for a choice; they are not among
+      `runs`.
   """
 
   name: str
-  splits: dict[str, Optional[int]]
+  splits: dict[str, Part]
   corrupted_images: int
+  config: config_lib.Config
   runs: tuple[Run, ...]
   claims: tuple[Claim, ...]
+  chosen: tuple[str, ...] = ()
+  waiting: int = 0
 
   @property
   def cells(self) -> tuple[str, ...]:
@@ -80,8 +113,12 @@ class Suite:
     return tuple(dict.fromkeys(run.cell for run in self.runs))
 
 
-def load(path: str) -> Suite:
+def load(path: str, lines: Iterable[Line] = ()) -> Suite:
   """Reads a suite.
+
+  Args:
+    path: of the YAML file.
+    lines: results that are there, on which choices depend.
 
   Raises:
     ConfigError: a key or value is not allowed; one line says which.
@@ -92,33 +129,90 @@ def load(path: str) -> Suite:
   for key in _KEYS:
     if key not in values:
       raise config_lib.ConfigError(key, None, f'a value in {path}')
-  runs = _runs(values['run'], values['stages'])
-  cells = {run.cell: run.config for run in runs}
-  claims = tuple(
-    Claim(
-      claim['claim'],
-      claim['is_positive'],
-      _terms(claim['is_positive'], cells),
-    )
-    for claim in values['claims']
+  recipe = values['run']
+  found = {(line['cell'], line['seed'], line['digest']): line for line in lines}
+  # Before any choice, for the names of the cells and of their measures.
+  cells: dict[str, config_lib.Config] = {}
+  runs: list[Run] = []
+  chosen: list[str] = []
+  waiting = 0
+  is_open = False  # Whether a choice is still to be made.
+  for stage in values['stages']:
+    for key in stage:
+      fields.check_choice('stages', key, _STAGE_KEYS)
+    stage_runs = _runs(recipe, stage)
+    cells.update((run.cell, run.config) for run in stage_runs)
+    if is_open:
+      waiting += len(stage_runs)
+      continue
+    runs += stage_runs
+    if stage.get('choose'):
+      best = _choose(stage_runs, found)
+      if best is None:
+        is_open = True
+      else:
+        chosen.append(best)
+        changes = (stage['cells'][best] or {}).get('train', {})
+        recipe = recipes.merge(recipe, {'train': changes})
+  return Suite(
+    values['name'],
+    {name: _part(name, part) for name, part in values['splits'].items()},
+    values['corrupted_images'],
+    config_lib.from_dict(values['run']),
+    tuple(runs),
+    tuple(_claim(claim, cells) for claim in values['claims']),
+    tuple(chosen),
+    waiting,
   )
-  splits = dict(values['splits'])
-  return Suite(values['name'], splits, values['corrupted_images'], runs, claims)
 
 
-def _runs(recipe: dict, stages: Any) -> tuple[Run, ...]:
+def _part(name: str, value: Any) -> Part:
+  if not isinstance(value, Mapping):
+    return Part(name, value)
+  for key in value:
+    fields.check_choice(f'splits.{name}', key, ('of', 'images'))
+  return Part(value['of'], value['images'])
+
+
+def _runs(recipe: dict, stage: Mapping[str, Any]) -> list[Run]:
   runs = []
-  for stage in stages:
-    for seed in range(stage['seeds']):
-      for cell, changes in stage['cells'].items():
-        try:
-          values = recipes.merge(recipe, changes or {})
-          values = recipes.merge(values, {'train': {'seed': seed}})
-          config = config_lib.from_dict(values)
-        except config_lib.ConfigError as error:
-          raise error.under(cell) from None
-        runs.append(Run(cell, seed, config, _digest(values)))
-  return tuple(runs)
+  for seed in range(stage['seeds']):
+    for cell, changes in stage['cells'].items():
+      try:
+        values = recipes.merge(recipe, changes or {})
+        values = recipes.merge(values, {'train': {'seed': seed}})
+        config = config_lib.from_dict(values)
+      except config_lib.ConfigError as error:
+        raise error.under(cell) from None
+      runs.append(Run(cell, seed, config, _digest(values)))
+  return runs
+
+
+def _choose(
+  runs: Iterable[Run], lines: Mapping[tuple[str, int, str], Line]
+) -> Optional[str]:
+  """The best of a stage's cells; None while a line is missing."""
+  scores: dict[str, list[float]] = {}
+  for run in runs:
+    line = lines.get((run.cell, run.seed, run.digest))
+    if line is None:
+      return None
+    scores.setdefault(run.cell, []).append(line['accuracies'][PLAIN_TEST])
+  return max(scores, key=lambda cell: statistics.mean(scores[cell]))
+
+
+def _claim(
+  claim: Mapping[str, Any], cells: Mapping[str, config_lib.Config]
+) -> Claim:
+  for key in claim:
+    fields.check_choice('claims', key, _CLAIM_KEYS)
+  expression = claim['is_positive']
+  return Claim(
+    claim['claim'],
+    expression,
+    _terms(expression, cells),
+    bool(claim.get('primary', False)),
+  )
 
 
 def _digest(values: dict) -> str:
@@ -128,7 +222,7 @@ def _digest(values: dict) -> str:
 
 
 def _terms(
-  expression: str, cells: dict[str, config_lib.Config]
+  expression: str, cells: Mapping[str, config_lib.Config]
 ) -> tuple[Term, ...]:
   """Parses `a.x - b.y + c.z`."""
   terms = []
