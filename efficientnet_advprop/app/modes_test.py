@@ -69,7 +69,7 @@ def test_a_run_with_checkpoints_stays_the_run_it_is(tmp_path, override):
 
 def test_a_run_that_has_begun_keeps_its_target(tmp_path):
   """Also under the recipe that it began with, which does not name a target."""
-  recipe = modes.recipe_path('demo')
+  recipe = paths.recipe('demo')
   begun = config_lib.load_config(recipe, ['attack.target=label'])
   _write(tmp_path, begun, has_checkpoint=True)
   assert 'target: label' in (tmp_path / 'config.yaml').read_text()

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.base import errors
+from efficientnet_advprop.base import files
 from efficientnet_advprop.data import preprocessing
 from efficientnet_advprop.data import records
 from efficientnet_advprop.data import sources
@@ -119,8 +120,8 @@ def _write_part(
       allowed = f'at most {len(left)}, as many as are left'
       raise config_lib.ConfigError(f'splits.{split}', count, allowed)
     picked = {left[number * len(left) // count] for number in range(count)}
-  files = tf.data.Dataset.range(len(source.files))
-  found = records.read(source, files).map(
+  order = tf.data.Dataset.range(len(source.files))
+  found = records.read(source, order).map(
     lambda record: records.parse(source, preprocessing.image_shape, record)
   )
   temporary = files.temporary_name(path)
