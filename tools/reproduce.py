@@ -194,7 +194,13 @@ def _reproduce() -> None:
         break
       # The choice that later stages wait for can be made now.
       suite = suite_lib.load(_SUITE.value, results.values())
-  command = f'python tools/reproduce.py --suite={os.path.relpath(_SUITE.value)}'
+  command = (
+    '.venv/bin/python tools/reproduce.py'
+    f' --suite={os.path.relpath(_SUITE.value, _ROOT)}'
+    f' --output_dir=runs/{suite.name}-suite'
+  )
+  if _DATA_DIR.value:
+    command += f' --data_dir=<{suite.name}>'
   print(report_lib.write(suite, results, output_dir, command))
 
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 import os
+import re
 import statistics
+import textwrap
 from typing import Any, NamedTuple, Optional
 
 from efficientnet_advprop.base import errors
@@ -12,6 +14,28 @@ from tools.suites import suite as suite_lib
 
 _LEVEL = 0.05  # Of significance, two-sided.
 _WIDTH = 7.0  # Of plots, in inches.
+_LETTERED = (
+  '\na letter is a claim of the paper; its lines test it in several ways'
+)
+_COLUMNS = 80
+_TEST = (
+  'Each line is a two-sided paired t-test over seeds: each seed gives a cell'
+  ' and its rival the same initial weights and order of images. `points` is the'
+  ' mean of the sum in the second column, in percentage points; `d` is that'
+  ' mean over the standard deviation. A claim holds or fails if p < {level};'
+  ' otherwise it is undecided.'
+)
+_CORRECTION = (
+  'Among many tests some have a small p by chance. "Holm\'s p" corrects for the'
+  ' number of tests: the chance that any verdict of the last column is such an'
+  ' accident is at most {level:.0%}. {counts}'
+)
+_LAST_FIFTH = (
+  ' `last fifth` is what the last fifth of the epochs gained on clean images,'
+  ' in points.'
+)
+_CORRECTED = "undecided after Holm's correction"
+_LETTER = re.compile(r'([a-z])\. ')  # In front of a claim: `a. It holds`.
 _LEGEND = 'outside upper center'  # Dots may lie anywhere in the axes.
 
 Results = Mapping[tuple[str, int], Mapping[str, Any]]  # By cell and seed.
@@ -24,9 +48,13 @@ class Verdict(NamedTuple):
   mean: float
   low: float  # Of the 95% confidence interval.
   high: float
-  p_value: float  # Of a primary claim among others: as `judge_all` corrects it.
+  p_value: float
   effect_size: float  # Cohen's d of the differences: mean over deviation.
   word: str  # 'holds', 'fails' or 'undecided'
+  # The same two among the claims that share an error rate; `judge_all` sets
+  # them for those claims.
+  corrected_p: Optional[float] = None
+  corrected_word: str = ''
 
 
 def accuracies(results: Results, cell: str, measure: str) -> dict[int, float]:
@@ -69,29 +97,55 @@ def _word(mean: float, p_value: float) -> str:
   return 'holds' if mean > 0 else 'fails'
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+  """Corrects p-values for their number by Holm's step-down procedure.
+
+  Args:
+    p_values: of all tests of a family, in any order.
+
+  Returns:
+    In the same order, the smallest level at which each test still rejects while
+    the chance of one false rejection among all of them stays below that level
+    (Holm, Scandinavian Journal of Statistics, 1979).
+  """
+  corrected = [0.0] * len(p_values)
+  highest = 0.0
+  order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+  for rank, index in enumerate(order):
+    remaining = len(p_values) - rank
+    highest = max(highest, min(1.0, remaining * p_values[index]))
+    corrected[index] = highest
+  return corrected
+
+
+def _family(claims: Sequence[suite_lib.Claim]) -> list[int]:
+  """Numbers of the claims that share one error rate: primary ones, else all."""
+  primary = [n for n, claim in enumerate(claims) if claim.is_primary]
+  return primary or list(range(len(claims)))
+
+
 def judge_all(
   claims: Sequence[suite_lib.Claim], results: Results
 ) -> list[Optional[Verdict]]:
-  """Tests every claim; primary claims share one error rate.
+  """Tests every claim, alone and among those that share its error rate.
 
-  Their p-values and words are corrected by Holm's method, which multiplies the
-  lowest p-value by the number of primary claims, the next by one less, and so
-  on, and never lets one fall below another that was lower. Claims that have not
-  been run count, so that a verdict does not depend on when it is read.
+  Primary claims share one error rate; in a suite without any, all claims do.
+  Claims that have not been run count, so that a verdict does not depend on when
+  it is read.
 
   Raises:
     DataError: a package is missing.
   """
   verdicts = [judge(claim, results) for claim in claims]
-  primary = [n for n, claim in enumerate(claims) if claim.is_primary]
-  found = [(n, verdicts[n]) for n in primary]
-  tested = [(verdict.p_value, n, verdict) for n, verdict in found if verdict]
-  left, highest = len(primary), 0.0
-  for p_value, number, verdict in sorted(tested, key=lambda entry: entry[:2]):
-    highest = max(highest, min(1.0, left * p_value))
-    left -= 1
-    word = _word(verdict.mean, highest)
-    verdicts[number] = verdict._replace(p_value=highest, word=word)
+  family = _family(claims)
+  found = [verdicts[number] for number in family]
+  corrected = holm([v.p_value if v is not None else 1.0 for v in found])
+  for number, verdict, p_value in zip(family, found, corrected):
+    if verdict is not None:
+      word = _word(verdict.mean, p_value)
+      verdicts[number] = verdict._replace(
+        corrected_p=p_value, corrected_word=word
+      )
   return verdicts
 
 
@@ -163,7 +217,7 @@ def claim_table(
     text = f'{claim.text} (primary)' if claim.is_primary else claim.text
     row = [text, f'`{claim.expression}`']
     if verdict is None:
-      row += [''] * 5 + ['not run']
+      row += [''] * 5 + ['not run', '', '']
     else:
       row += [
         str(len(verdict.differences)),
@@ -172,10 +226,114 @@ def claim_table(
         f'{verdict.p_value:.2g}',
         f'{verdict.effect_size:+.2f}',
         verdict.word,
+        '' if verdict.corrected_p is None else f'{verdict.corrected_p:.2g}',
+        verdict.corrected_word,
       ]
     rows.append(row)
-  header = 'claim', 'positive if it holds', 'seeds', 'points'
-  return tables.markdown([*header, '95% interval', 'p', 'd', 'verdict'], rows)
+  header = [
+    *('claim', 'positive if it holds', 'seeds', 'points', '95% interval'),
+    *('p', 'd', 'verdict', "Holm's p", 'corrected verdict'),
+  ]
+  return tables.markdown(header, rows)
+
+
+def _correction(
+  claims: Sequence[suite_lib.Claim], verdicts: Sequence[Optional[Verdict]]
+) -> str:
+  """Says what the correction is for, and how many claims survive it."""
+  found = [verdicts[number] for number in _family(claims)]
+  tested = [verdict for verdict in found if verdict is not None]
+  alone = sum(verdict.word != 'undecided' for verdict in tested)
+  still = sum(verdict.corrected_word != 'undecided' for verdict in tested)
+  kind = 'primary' if any(claim.is_primary for claim in claims) else 'tested'
+  return _CORRECTION.format(
+    level=_LEVEL,
+    counts=f'Of {len(tested)} {kind} claims, {alone} have p < {_LEVEL} alone'
+    f' and {still} after the correction.',
+  )
+
+
+def _letters(claims: Sequence[suite_lib.Claim]) -> str:
+  """Explains letters in front of the claims, if they have any."""
+  letters = [match[1] for c in claims if (match := _LETTER.match(c.text))]
+  if not letters:
+    return ''
+  return (
+    f'The letters {letters[0]} to {letters[-1]} number the claims of the paper;'
+    ' lines with the same letter test one claim in several ways.'
+  )
+
+
+def _summary(suite: suite_lib.Suite, results: Results) -> str:
+  """What was run, on which images, with which packages."""
+  stacks: dict[str, set[str]] = {}
+  for line in results.values():
+    stack = f'TensorFlow {line["tensorflow"]}, Python {line["python"]}'
+    stacks.setdefault(stack, set()).add(line['date'])
+  seconds = sum(
+    line['train_cpu_seconds'] + line['test_cpu_seconds']
+    for line in results.values()
+  )
+  images = ', '.join(
+    f'{part.images or "all"} of {split}'
+    + (f' (other images of {part.source})' if part.source != split else '')
+    for split, part in suite.splits.items()
+  )
+  sentences = [
+    f'{len(results)} of {len(suite.runs)} runs, {seconds / 3600:.1f}'
+    ' core-hours.',
+    f'Images: {images}.',
+  ]
+  if suite.corrupted_images:
+    sentences.append(
+      f'{suite.corrupted_images} images of validation in 15 corruptions at 5'
+      ' severities, whose mean is `corrupted`.'
+    )
+  if suite.chosen:
+    sentences.append(f'Chosen: {", ".join(suite.chosen)}.')
+  if suite.waiting:
+    sentences.append(f'{suite.waiting} further runs wait for a choice.')
+  sentences += [f'{s}, {", ".join(sorted(d))}.' for s, d in stacks.items()]
+  return ' '.join(sentences)
+
+
+def text(
+  suite: suite_lib.Suite,
+  results: Results,
+  verdicts: Sequence[Optional[Verdict]],
+  command: str,
+) -> str:
+  """Returns the report of a suite as Markdown.
+
+  Args:
+    suite: what was to be run.
+    results: what has been.
+    verdicts: of the suite's claims, in their order.
+    command: that makes the results.
+  """
+  cells = 'Top-1 accuracy in percent, mean ± standard deviation over seeds.'
+  if last_gains(results.values()):
+    cells += _LAST_FIFTH
+  paragraphs = [
+    _summary(suite, results),
+    '## Claims',
+    _TEST.format(level=_LEVEL),
+    _correction(suite.claims, verdicts),
+    _letters(suite.claims),
+    claim_table(suite.claims, verdicts),
+    f'![Claims]({suite.name}-claims.png)',
+    '## Cells',
+    cells,
+    cell_table(suite, results),
+    f'![Cells]({suite.name}-cells.png)',
+  ]
+  filled = [
+    p if p.startswith(('#', '|', '!')) else textwrap.fill(p, _COLUMNS)
+    for p in paragraphs
+    if p
+  ]
+  head = f'# Results of the suite {suite.name}\n\n```sh\n{command}\n```\n\n'
+  return head + '\n\n'.join(filled) + '\n'
 
 
 def write(
@@ -199,67 +357,8 @@ def write(
   start = os.path.join(directory, suite.name)
   _plot_cells(suite, results, f'{start}-cells.png')
   _plot_claims(suite.claims, verdicts, f'{start}-claims.png')
-  stacks: dict[str, set[str]] = {}
-  for line in results.values():
-    stack = f'TensorFlow {line["tensorflow"]}, Python {line["python"]}'
-    stacks.setdefault(stack, set()).add(line['date'])
-  seconds = sum(
-    line['train_cpu_seconds'] + line['test_cpu_seconds']
-    for line in results.values()
-  )
-  images = ', '.join(
-    f'{part.images or "all"} of {split}'
-    + (f' (other images of {part.source})' if part.source != split else '')
-    for split, part in suite.splits.items()
-  )
-  corrupted = ''
-  if suite.corrupted_images:
-    corrupted = (
-      f'\n{suite.corrupted_images} of validation in 15 corruptions at'
-      '\n5 severities, whose mean is `corrupted`.'
-    )
-  choices = ''
-  if suite.chosen:
-    choices = f'\nChosen: {", ".join(suite.chosen)}.'
-  if suite.waiting:
-    choices += f'\n{suite.waiting} further runs wait for a choice.'
-  correction = ''
-  if any(claim.is_primary for claim in suite.claims):
-    correction = (
-      "p of primary claims is corrected by Holm's method over all of them.\n"
-    )
-  text = f"""# Results of the suite {suite.name}
-
-```
-{command}
-```
-
-{len(results)} of {len(suite.runs)} runs, {seconds / 3600:.1f} core-hours.
-Images: {images}.{corrupted}{choices}
-{'; '.join(f'{s}, {", ".join(sorted(d))}' for s, d in stacks.items())}.
-
-## Claims
-
-A paired t-test over seeds, two-sided: each seed gives a cell and its rival the
-same initial weights and order of images. `points` is the mean of the sum in
-the second column, in percentage points; `d` is that mean over the standard
-deviation. A claim holds or fails if p < {_LEVEL}; else it stays undecided.
-{correction}
-
-{claim_table(suite.claims, verdicts)}
-
-![Claims]({suite.name}-claims.png)
-
-## Cells
-
-Top-1 accuracy in percent, mean ± standard deviation over seeds. `last fifth` is
-what the last fifth of the epochs gained on clean images, in points.
-
-{cell_table(suite, results)}
-
-![Cells]({suite.name}-cells.png)
-"""
-  files.write(f'{start}.md', text)
+  report = text(suite, results, verdicts, command)
+  files.write(f'{start}.md', report)
   return f'{start}.md'
 
 
@@ -303,14 +402,21 @@ def _plot_claims(
     if verdict is not None:
       color = colors[verdict.word]
       axes.plot([verdict.low, verdict.high], [row, row], color=color)
-      axes.plot(verdict.mean, row, 'o', color=color)
+      still = verdict.corrected_word in ('', verdict.word)
+      inside = color if still else 'white'
+      axes.plot(verdict.mean, row, 'o', color=color, markerfacecolor=inside)
   for word, color in colors.items():
     axes.plot([], [], 'o-', color=color, label=word)
+  axes.plot(
+    [], [], 'o', color='black', markerfacecolor='white', label=_CORRECTED
+  )
   axes.set_yticks(range(len(claims)), [claim.text for claim in claims])
   axes.tick_params(axis='y', labelsize=7)
   # Below the whole figure: long names leave the axes narrow.
   figure.supxlabel(
-    'percentage points in favour, mean and 95% interval', fontsize=10
+    'percentage points in favour: mean and 95% interval'
+    + _LETTERED * any(_LETTER.match(claim.text) for claim in claims),
+    fontsize=9,
   )
-  figure.legend(loc=_LEGEND, ncols=len(colors))
+  figure.legend(loc=_LEGEND, ncols=2)
   figure.savefig(path, dpi=120)

@@ -1,10 +1,20 @@
+import itertools
+from pathlib import Path
+import re
+
 import pytest
 import scipy.stats
 
 from efficientnet_advprop import config as config_lib
 from tools.suites import report
+from tools.suites import runner
 from tools.suites import suite as suite_lib
 
+_ROOT = Path(__file__).parents[2]
+_SUITES = {
+  'cifar10': _ROOT / 'hparams' / 'suites' / 'cifar10.yaml',
+  'demo': _ROOT / 'hparams' / 'suites' / 'demo.yaml',
+}
 _A = [70.0, 71.5, 69.0, 70.5, 71.0]
 _B = [68.0, 70.0, 69.5, 68.0, 69.0]
 _CELLS = dict.fromkeys('abcde', config_lib.Config())
@@ -66,12 +76,14 @@ def test_primary_claims_share_one_error_rate():
     _claim('a.clean - c.clean'),
   ]
   verdicts = report.judge_all(claims, results)
-  assert verdicts[2].p_value == pytest.approx(3 * single[0])
-  assert verdicts[0].p_value == pytest.approx(min(1, 2 * single[1]))
+  assert verdicts[2].corrected_p == pytest.approx(3 * single[0])
+  assert verdicts[0].corrected_p == pytest.approx(min(1, 2 * single[1]))
   assert verdicts[1] is None
   assert verdicts[3].p_value == pytest.approx(single[1])
-  # Alone it would hold; the word is that of the corrected p.
-  assert single[0] < 0.05 and verdicts[2].word == 'undecided'
+  assert verdicts[3].corrected_p is None
+  # Alone it would hold.
+  assert verdicts[2].word == 'holds'
+  assert verdicts[2].corrected_word == 'undecided'
   table = report.claim_table(claims, verdicts)
   assert table.count('(primary)') == 3
 
@@ -88,4 +100,68 @@ def test_the_gain_of_the_last_fifth_is_read_from_the_curve():
 def test_a_claim_that_was_not_run_says_so():
   claim = _claim('a.clean - b.clean')
   table = report.claim_table([claim], [None])
-  assert table.splitlines()[-1].endswith('| not run |')
+  assert table.splitlines()[-1].endswith('| not run |  |  |')
+
+
+def _closed_testing(p_values):
+  """Holm's procedure by its other definition: all hypotheses together.
+
+  A test is rejected if Bonferroni's test rejects every set that contains it.
+  """
+  indices = range(len(p_values))
+  subsets = [
+    subset
+    for size in range(1, len(p_values) + 1)
+    for subset in itertools.combinations(indices, size)
+  ]
+  return [
+    max(
+      min(1.0, len(subset) * min(p_values[i] for i in subset))
+      for subset in subsets
+      if index in subset
+    )
+    for index in indices
+  ]
+
+
+@pytest.mark.parametrize(
+  'p_values',
+  [
+    [0.01, 0.04, 0.03, 0.005],
+    [0.3, 0.02, 0.02, 0.9, 0.0001, 0.04],
+    [0.2],
+    [],
+  ],
+)
+def test_holm_equals_closed_testing(p_values):
+  expected = _closed_testing(p_values)
+  assert report.holm(p_values) == pytest.approx(expected)
+
+
+def test_holm_s_textbook_example():
+  assert report.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx(
+    [0.03, 0.06, 0.06, 0.02]
+  )
+
+
+def test_without_primary_claims_all_share_one_error_rate():
+  results = _results(a=_A, b=_B)
+  claims = [_claim('a.clean - b.clean')] * 20
+  alone, *_ = report.judge_all(claims[:1], results)
+  assert alone.word == alone.corrected_word == 'holds'
+  assert alone.corrected_p == alone.p_value
+  first, *_ = report.judge_all(claims, results)
+  assert first.corrected_p == pytest.approx(20 * alone.p_value)
+  assert (first.word, first.corrected_word) == ('holds', 'undecided')
+
+
+@pytest.mark.parametrize('name', ['cifar10'])
+def test_published_reports_follow_from_their_results(name):
+  """The tables of docs/results are those of the lines beside them."""
+  suite = suite_lib.load(str(_SUITES[name]))
+  path = _ROOT / 'docs' / 'results' / name
+  results = runner.read_results(f'{path}.jsonl', suite)
+  verdicts = report.judge_all(suite.claims, results)
+  written = path.with_suffix('.md').read_text()
+  (command,) = re.findall(r'```sh\n(.*)\n```', written)
+  assert report.text(suite, results, verdicts, command) == written
