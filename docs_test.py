@@ -5,11 +5,13 @@ recipes and the docstrings of the programs.
 """
 
 import ast
+import dataclasses
 import importlib
 import json
 from pathlib import Path
 import re
 import shlex
+import typing
 from typing import NamedTuple
 
 import pytest
@@ -18,8 +20,10 @@ import yaml
 
 import efficientnet_advprop as advprop
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import models
+from efficientnet_advprop.config import fields
 from efficientnet_advprop.config import recipes
+from efficientnet_advprop.models import factory
+from tools import write_settings
 
 _ROOT = Path(__file__).parent
 _PAGES = sorted(
@@ -30,7 +34,7 @@ _CURRENT_PAGES = [page for page in _PAGES if page != 'CHANGELOG.md']
 _RECIPES = sorted(_ROOT.glob('hparams/**/*.yaml'))
 _PROGRAMS = [_ROOT / 'main.py', *sorted(_ROOT.glob('tools/*.py'))]
 _PYTHONS = ('.venv/bin/python', '.venv-newer/bin/python', 'python3', 'python')
-_SECTIONS = [f.name for f in config_lib.dataclasses.fields(config_lib.Config)]
+_SECTIONS = [f.name for f in dataclasses.fields(config_lib.Config)]
 # What looks like a key of a section and is a file, or a method of Keras.
 _NO_KEYS = {
   *('attack.png', 'eval.json', 'model.ckpt', 'model.h5', 'model.keras'),
@@ -331,16 +335,16 @@ def _unknown_key(quoted):
   for name in f'{match[1]}{match[2]}'.split('.'):
     if name == '*':
       return False
-    if not config_lib.dataclasses.is_dataclass(hint):
+    if not dataclasses.is_dataclass(hint):
       # A mapping from names that the user chooses.
       hint = hint.__args__[1] if hasattr(hint, '__args__') else None
       if hint is None:
         return True
       continue
-    hints = config_lib.fields.typing.get_type_hints(hint)
+    hints = typing.get_type_hints(hint)
     if name not in hints:
       return True
-    hint, _ = config_lib.fields.strip_optional(hints[name])
+    hint, _ = fields.strip_optional(hints[name])
   return False
 
 
@@ -393,6 +397,18 @@ def test_dotted_names_of_the_package_exist(page):
         assert hasattr(found, attribute), f'{page}:{number}: {name}'
 
 
+def test_the_page_of_settings_is_current():
+  written = (_ROOT / 'docs' / 'settings.md').read_text(encoding='utf-8')
+  assert written == write_settings.page(), 'run tools/write_settings.py'
+
+
+def test_every_setting_has_a_comment_that_explains_it():
+  for line in write_settings.page().splitlines():
+    cells = line.strip('| ').split(' | ')
+    if line.startswith('| `'):
+      assert len(cells[3]) > 10, line
+
+
 def test_the_quick_start_begins_with_its_two_commands():
   """.ci/run takes the two commands from there."""
   blocks = [b for b in _blocks('README.md') if b.heading == '## Quick start']
@@ -412,7 +428,7 @@ def _multiply_adds(name):
   A kernel has [height, width, inputs of a group, outputs] elements, or, if
   depthwise, [height, width, channels, 1]: each is used once at every place.
   """
-  model = models.build_model(name, auxiliary_domains=())
+  model = factory.build_model(name, auxiliary_domains=())
   size = config_lib.model_config(name, {}).image_size
   spec = tf.TensorSpec([1, size, size, 3])
   graph = tf.function(model.call).get_concrete_function(spec).graph

@@ -45,14 +45,18 @@ def field(
 
 
 def _allowed_range(meta: Mapping[str, Any], kind: str) -> str:
+  low, high, above = (
+    f'{meta[name]:,.0f}' if 1e6 <= meta[name] < math.inf else f'{meta[name]:g}'
+    for name in ('low', 'high', 'above')
+  )
   if meta['above'] > -math.inf and meta['high'] < math.inf:
-    return f'{kind} above {meta["above"]:g} and at most {meta["high"]:g}'
+    return f'{kind} above {above} and at most {high}'
   if meta['above'] > -math.inf:
-    return f'{kind} above {meta["above"]:g}'
+    return f'{kind} above {above}'
   if meta['high'] < math.inf:
-    return f'{kind} from {meta["low"]:g} to {meta["high"]:g}'
+    return f'{kind} from {low} to {high}'
   if meta['low'] > -math.inf:
-    return f'{kind} of at least {meta["low"]:g}'
+    return f'{kind} of at least {low}'
   return kind
 
 
@@ -64,6 +68,21 @@ def strip_optional(hint: Any) -> tuple[Any, bool]:
   return hint, False
 
 
+def allowed(hint: Any, meta: Mapping[str, Any]) -> str:
+  """Says which values a field takes, besides None where that is allowed.
+
+  Args:
+    hint: the field's type; None in an Optional does not matter.
+    meta: the field's metadata, as `field` leaves it.
+  """
+  hint, _ = strip_optional(hint)
+  if hint is bool:
+    return 'true or false'
+  if hint in (int, float):
+    return _allowed_range(meta, 'a whole number' if hint is int else 'a number')
+  return ', '.join(meta.get('choices', ())) or 'a string'
+
+
 def _checked(name: str, value: Any, hint: Any, meta: Mapping[str, Any]) -> Any:
   """Returns `value` as the type `hint`, or raises ConfigError."""
   hint, optional = strip_optional(hint)
@@ -71,16 +90,14 @@ def _checked(name: str, value: Any, hint: Any, meta: Mapping[str, Any]) -> Any:
     return None
   if hint is bool:
     if not isinstance(value, bool):
-      raise ConfigError(name, value, 'true or false')
+      raise ConfigError(name, value, allowed(hint, meta))
     return value
   if hint is str:
     choices = meta.get('choices', ())
     if not isinstance(value, str):
-      raise ConfigError(name, value, ', '.join(choices) or 'a string')
+      raise ConfigError(name, value, allowed(hint, meta))
     return check_choice(name, value, choices) if choices else value
   if hint in (int, float):
-    kind = 'a whole number' if hint is int else 'a number'
-    allowed = _allowed_range(meta, kind)
     try:
       # YAML 1.1 reads `1e-5`, which has no dot, as a string.
       number = float(value) if not isinstance(value, bool) else math.nan
@@ -88,9 +105,9 @@ def _checked(name: str, value: Any, hint: Any, meta: Mapping[str, Any]) -> Any:
       number = math.nan
     inside = meta['low'] <= number <= meta['high'] and number > meta['above']
     if not math.isfinite(number) or not inside:
-      raise ConfigError(name, value, allowed)
+      raise ConfigError(name, value, allowed(hint, meta))
     if hint is int and number != int(number):
-      raise ConfigError(name, value, allowed)
+      raise ConfigError(name, value, allowed(hint, meta))
     return hint(number)
   return value
 

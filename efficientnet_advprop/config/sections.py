@@ -29,27 +29,37 @@ TEST_KINDS = ('split', 'corruptions', *IMAGENET_SETS)
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig(fields.Checked):
-  """The network. A value of None means the model family's own."""
+  """The network. A value of None selects the network's own."""
 
+  # The network, which brings its scaling. Source: paper, section 5.1 and 5.4.
   name: str = fields.field('efficientnet-b0', choices=architectures.MODEL_NAMES)
+  # Multiplies the numbers of filters, which are rounded to multiples of 8.
+  # Source: EfficientNet paper, section 3.3.
   width_coefficient: float = fields.field(None, optional=True, above=0, high=10)
+  # Multiplies the numbers of blocks, rounded up. Source: EfficientNet paper,
+  # section 3.3.
   depth_coefficient: float = fields.field(None, optional=True, above=0, high=10)
-  # Height and width of the network's input, in pixels.
+  # Height and width of the network's input, in pixels. Source: official code.
   image_size: int = fields.field(None, optional=True, low=8, high=4096)
+  # Share of the features that training drops before the classifier. Source:
+  # official code.
   dropout_rate: float = fields.field(None, optional=True, low=0, high=0.99)
-  # Of the last block; earlier ones survive more often, linearly in the depth.
+  # Probability that training keeps the last block; it rises linearly to 1 at
+  # the first block. Source: official code.
   survival_probability: float = fields.field(
     None, optional=True, above=0, high=1
   )
-  # 1 keeps the resolution of small images, 2 is the paper's. A ResNet with 1
-  # has a 3x3 stem without pooling.
+  # Stride of the first convolution: 1 keeps the resolution of small images, and
+  # gives a ResNet a 3x3 stem without pooling. Source: 2 in all papers.
   stem_stride: int = fields.field(2, low=1, high=2)
+  # Share of the old value when a moving statistic moves. Source: paper, section
+  # 5.1.
   batch_norm_momentum: float = fields.field(
     None, optional=True, low=0, high=0.99999
   )
-  # Of the pixels that the weights expect: `advprop` for [-1, 1], `imagenet`
-  # for those less ImageNet's mean and over its deviation, as in the official
-  # training without AdvProp. The network takes [-1, 1] all the same.
+  # Which pixels the weights expect: `advprop` for [-1, 1], `imagenet` for
+  # pixels less ImageNet's mean, over its deviation. The network always takes
+  # [-1, 1] and converts it. Source: official code, with and without AdvProp.
   normalization: str = fields.field('advprop', choices=('advprop', 'imagenet'))
 
   def __post_init__(self) -> None:
@@ -85,22 +95,27 @@ class AttackConfig(fields.Checked):
   Epsilon and step size are in units of 0-255 pixel values.
   """
 
+  # Which attack. Source: paper, sections 5.1 and 5.4.
   name: str = fields.field('pgd', choices=('pgd', 'ifgsm', 'gd', 'fgsm'))
+  # How far a pixel may move, in levels of 0-255. Source: paper, section 5.1.
   epsilon: float = fields.field(1.0, low=0, high=255)
-  # None: 1 as in the paper; epsilon for fgsm.
+  # How far a step moves a pixel, in levels of 0-255. None: 1; epsilon for fgsm.
+  # Source: paper, section 5.1.
   step_size: float = fields.field(None, optional=True, low=0, high=255)
-  # None: the paper's epsilon + 1, but 1 at epsilon 1; 1 for fgsm.
+  # Steps of the attack. None: epsilon + 1, but 1 at epsilon 1; 1 for fgsm.
+  # Source: paper, section 5.1.
   num_steps: int = fields.field(None, optional=True, low=1, high=1000)
-  # 'random' moves towards a wrong class, drawn for each image; 'label' moves
-  # away from the true class, which is the stronger attack. The paper does not
-  # name its target. The public code of its group and the ports of AdvProp draw
-  # wrong classes (docs/attacks.md lists them), and so does the default.
+  # `random` moves towards a wrong class, drawn for each image; `label` moves
+  # away from the true class, which is the stronger attack. Source: not in the
+  # paper; `random` in the public code of its group and in the ports of AdvProp
+  # (docs/attacks.md lists them).
   target: str = fields.field('random', choices=('label', 'random'))
-  # Whether the attacked network normalizes by moving ('eval') or by batch
-  # statistics ('train'). The paper does not say; the first author's other
-  # public code uses the moving ones, which also leaves them untouched.
+  # Whether the attacked network normalizes by moving (`eval`) or by batch
+  # statistics (`train`). Moving ones also stay untouched by the attack. Source:
+  # not in the paper; `eval` in the first author's other public code.
   batch_norm: str = fields.field('eval', choices=('eval', 'train'))
   # Share of images whose attack starts at the image, not at a random point.
+  # Source: not in the paper; 0.2 in the first author's other public code.
   clean_start_probability: float = fields.field(0.0, low=0, high=1)
 
   def __post_init__(self) -> None:
@@ -148,28 +163,41 @@ class DataConfig(fields.Checked):
   # A folder of TFRecords or of class folders, or `tfds:<name>`. Empty: the
   # embedded data set.
   dir: str = fields.field('')
+  # The split that training reads.
   train_split: str = fields.field('train')
+  # The split that evaluation reads.
   eval_split: str = fields.field('validation')
+  # Number of classes, and of logits.
   num_classes: int = fields.field(1000, low=2)
+  # Images of the training split, which are counted. Source: ImageNet.
   num_train_images: int = fields.field(1_281_167, low=1)
+  # Images of the evaluation split, which are counted. Source: ImageNet.
   num_eval_images: int = fields.field(50_000, low=1)
-  # The first so many training shards are held out (minival of the official
-  # code: 20); evaluate on them with data.eval_split=minival.
+  # Number of leading training shards that are held out; data.eval_split=minival
+  # evaluates on them. Source: 20 in the official code.
   minival_shards: int = fields.field(0, low=0)
-  # Smallest area of the Inception crop as a share of the image.
+  # Smallest area of a training crop, as a share of the image. Source: official
+  # code.
   min_crop_area: float = fields.field(0.08, above=0, high=1)
-  # Evaluation crops the centre size/(size + padding) of the short side.
+  # Evaluation crops the centre size / (size + padding) of the short side, in
+  # pixels. Source: official code.
   eval_crop_padding: int = fields.field(32, low=0)
+  # Whether training mirrors half of the images. Source: official code.
   flip: bool = fields.field(True)
+  # What training does to an image after the crop. Source: AutoAugment in the
+  # paper, section 5.1.
   augmentation: str = fields.field(
     'autoaugment', choices=('none', 'autoaugment', 'randaugment')
   )
+  # Operations for each image, with augmentation=randaugment. Source: official
+  # code.
   randaugment_layers: int = fields.field(2, low=1, high=16)
+  # Strength of these operations, in levels of 0-30. Source: official code.
   randaugment_magnitude: float = fields.field(10.0, low=0, high=30)
   # Encoded records that the shuffle holds in memory. A smaller training set is
   # shuffled perfectly.
   shuffle_window: int = fields.field(16_384, low=1)
-  # How many undecodable records a run may replace before it stops.
+  # Number of bad records that are reported and replaced before a run stops.
   max_bad_records: int = fields.field(0, low=0)
 
 
@@ -179,7 +207,7 @@ class DomainConfig(fields.Checked):
 
   # The image as augmentation leaves it, or the crop that it starts from.
   view: str = fields.field('augmented', choices=('augmented', 'plain'))
-  # Turns the view into adversarial images.
+  # Turns the view into adversarial images. None: it stays as it is.
   attack: Optional[AttackConfig] = None
 
 
@@ -187,38 +215,58 @@ class DomainConfig(fields.Checked):
 class TrainConfig(fields.Checked):
   """The optimization. Defaults are the official EfficientNet recipe."""
 
+  # Which passes a batch makes, through which norms; docs/training.md has a
+  # table. Source: paper, sections 3, 4.3 and 5.4.
   method: str = fields.field('advprop', choices=tuple(METHODS))
-  # Of `fine_grained`, beside those that it always has.
+  # Additional auxiliary domains of the method `fine_grained`, by their names.
+  # Source: paper, section 4.2.
   domains: Mapping[str, DomainConfig] = dataclasses.field(default_factory=dict)
+  # Which rule updates the weights. Source: rmsprop in the paper, section 5.1.
   optimizer: str = fields.field('rmsprop', choices=('rmsprop', 'sgd'))
-  # Another run, or a checkpoint of it, whose averaged weights a new run starts
-  # from; None starts from random ones.
+  # Another run, or a checkpoint of it, from whose averaged weights a new run
+  # starts. None: random weights.
   init_checkpoint: Optional[str] = fields.field(None)
+  # Length of the training. Source: official code.
   epochs: float = fields.field(350.0, above=0)
-  batch_size: int = fields.field(4096, low=1)  # Over all replicas.
+  # Images of a step, over all replicas. Source: official code.
+  batch_size: int = fields.field(4096, low=1)
   # Parts into which a replica's batch is cut, to hold one at a time in memory.
   accumulation_steps: int = fields.field(1, low=1)
-  # Whether blocks are computed again backward instead of stored.
+  # Whether blocks are recomputed in the backward pass instead of stored.
   rematerialize: bool = fields.field(False)
-  # At a batch of 256; scaled linearly with the batch size.
+  # Learning rate at a batch of 256; it is scaled linearly with the batch size.
+  # Source: paper, section 5.1 (0.256 at 4096).
   learning_rate: float = fields.field(0.016, low=0)
+  # Epochs in which the rate rises linearly from 0. Source: official code.
   warmup_epochs: float = fields.field(5.0, low=0)
+  # Factor by which the rate falls every decay_epochs. Source: paper, section
+  # 5.1.
   decay_factor: float = fields.field(0.97, above=0, high=1)
+  # Epochs between two falls of the rate, counted from step 0. Source: paper,
+  # section 5.1.
   decay_epochs: float = fields.field(2.4, above=0)
+  # Factor of half the sum of squares of all weights but those of norms, in the
+  # loss. Source: paper, section 5.1.
   weight_decay: float = fields.field(1e-5, low=0)
   # Factor of the summed cross-entropies, not of the weight decay. With 2,
   # vanilla training has as large a loss as AdvProp, which sums two.
   loss_weight: float = fields.field(1.0, above=0, high=1000)
+  # Share of the label that is spread over all classes. Source: official code.
   label_smoothing: float = fields.field(0.1, low=0, high=0.99)
+  # Decay of the moving average of weights and statistics for each step; 0 keeps
+  # the last weights. Source: official code.
   ema_decay: float = fields.field(0.9999, low=0, high=0.999999)
+  # Type of the network's arithmetic; weights stay float32.
   precision: str = fields.field(
     'float32', choices=('float32', 'mixed_bfloat16')
   )
+  # Determines the run completely, together with all other settings.
   seed: int = fields.field(0, low=0, high=2**31 - 1)
-  # Steps between two log lines; one call of the compiled host loop.
+  # Steps between two log lines, which are one call of the compiled host loop.
   log_steps: int = fields.field(100, low=1)
   # Steps between two checkpoints, in whole log intervals. None: one epoch.
   checkpoint_steps: Optional[int] = fields.field(None, low=1)
+  # Number of newest checkpoints that are kept.
   keep_checkpoints: int = fields.field(3, low=1)
   # Epochs between two evaluations in train_and_eval.
   eval_epochs: float = fields.field(10.0, above=0)
@@ -226,27 +274,31 @@ class TrainConfig(fields.Checked):
 
 @dataclasses.dataclass(frozen=True)
 class TestConfig(fields.Checked):
-  """A named evaluation beside the plain one, written to evals/<name>.json."""
+  """A named evaluation besides the plain one, kept in `evals/<name>.json`."""
 
   __test__ = False  # Not a test case, whatever its name makes pytest think.
 
+  # Which images; docs/robustness.md has a table.
   kind: str = fields.field('split', choices=TEST_KINDS)
-  # Where the set lies: a folder or `tfds:<name>`. None: data.dir, and for
-  # `corruptions` a folder of the run's own, which is made on the first use.
+  # Where the set is: a folder or `tfds:<name>`. None: data.dir, and for
+  # `corruptions` a folder of the run, which is made on the first use.
   dir: Optional[str] = fields.field(None)
-  # None: data.eval_split; for ImageNet's variants the folder of classes itself.
+  # The split of that set. None: data.eval_split; for ImageNet's variants the
+  # folder of classes itself.
   split: Optional[str] = fields.field(None)
-  # How many images the set, or each of its corruptions, has to hold. None: the
-  # published number, or no expectation where there is none.
+  # Images that the set, or each of its corruptions, must hold. None: the
+  # published number, or any number where there is none.
   num_images: Optional[int] = fields.field(None, low=1)
+  # Through whose norms the images pass: main, or an auxiliary domain.
   domain: str = fields.field(MAIN_DOMAIN)
-  # Evaluate on adversarial images made from these settings.
+  # Makes the images adversarial. None: they stay as they are.
   attack: Optional[TestAttackConfig] = None
   # How often the attack is tried on each image, with other random numbers each
-  # time; the worst outcome counts.
+  # time. The worst outcome counts.
   restarts: int = fields.field(1, low=1, high=1000)
-  # A second class that the images point to: `texture` for the records' feature
+  # A second class that the images suggest: `texture` for the records' feature
   # image/texture/label. Adds the shape bias on images whose two classes differ.
+  # Source: Geirhos et al., 2019.
   cue: Optional[str] = fields.field(None)
 
   def __post_init__(self) -> None:
@@ -259,7 +311,7 @@ class TestConfig(fields.Checked):
       reason = f'{attack.name} draws no numbers' if attack else 'no attack'
       raise ConfigError('restarts', self.restarts, f'1: {reason}')
     if self.cue is not None and attack is not None:
-      allowed = 'none with an attack: bias is told on the images as they are'
+      allowed = 'none with an attack: it is of images as they are'
       raise ConfigError('cue', self.cue, allowed)
 
 
@@ -267,18 +319,23 @@ class TestConfig(fields.Checked):
 class EvalConfig(fields.Checked):
   """How a network is evaluated."""
 
-  batch_size: int = fields.field(1024, low=1)  # Over all replicas.
+  # Images of a step, over all replicas.
+  batch_size: int = fields.field(1024, low=1)
+  # Whether the averaged (`ema`) or the last (`raw`) weights are evaluated and
+  # exported. Source: averaged in the official code.
   weights: str = fields.field('ema', choices=('ema', 'raw'))
   # A checkpoint, the folder of an exported version or a TFLite file to evaluate
   # with --mode=eval. None: the newest checkpoint in model_dir.
   network: Optional[str] = fields.field(None)
+  # Named tests besides the plain evaluation; null takes one out of a recipe.
   tests: Mapping[str, TestConfig] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportConfig(fields.Checked):
-  """What is exported beside the SavedModel, and the test of all files."""
+  """What is exported besides the SavedModel, and the test of all files."""
 
+  # The TFLite file that is added.
   tflite: str = fields.field(
     'none', choices=('none', 'float32', 'float16', 'dynamic', 'int8')
   )
