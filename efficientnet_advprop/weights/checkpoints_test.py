@@ -110,10 +110,10 @@ def test_a_full_disk_is_said_and_leaves_the_last_one_intact(tmp_path):
 
 def test_a_long_path_does_not_hide_the_reason():
   error = OSError(f'/{"folder/" * 100}file; No space left on device')
-  line = checkpoints._first_line(error)
+  line = errors.first_line(error)
   assert line.startswith('/folder/') and len(line) <= 240
   assert line.endswith('file; No space left on device')
-  assert checkpoints._first_line(ValueError()) == 'ValueError'
+  assert errors.first_line(ValueError()) == 'ValueError'
 
 
 def test_a_worker_that_does_not_write_leaves_no_file(tmp_path):
