@@ -182,7 +182,7 @@ def evaluation_steps(
     )
   weights = tf.ones_like(batch['label'], tf.float32)
   judge = evaluator.Evaluator(config, strategy, model)
-  evaluate = judge.step_for(config_lib.TestConfig())
+  evaluate = judge.step_for(config_lib.NamedTestConfig())
 
   @tf.function
   def forward() -> tf.Tensor:

@@ -29,8 +29,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.base import errors
+from efficientnet_advprop.base import files
 from efficientnet_advprop.base import paths
-from efficientnet_advprop.evaluation import evaluator
 from efficientnet_advprop.evaluation import tables
 from efficientnet_advprop.layers import normalization
 from efficientnet_advprop.layers.normalization import NORM_VARIABLES
@@ -230,7 +230,7 @@ def run(model_dir: str, output_dir: str, weights: str) -> str:
   found = {domain: compare(model, domain) for domain in model.auxiliary_domains}
   os.makedirs(output_dir, exist_ok=True)
   result = {'step': step, 'weights': weights, 'domains': found}
-  evaluator.write_result(os.path.join(output_dir, 'domains.json'), result)
+  files.write_json(os.path.join(output_dir, 'domains.json'), result, indent=2)
   plot(found, os.path.join(output_dir, 'domains.png'))
   return '\n\n'.join(
     f'{domain} against main, step {step}, weights {weights}\n\n'

@@ -40,6 +40,7 @@ from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.evaluation import tables
+from efficientnet_advprop.export import quiet
 from efficientnet_advprop.export import sample_images
 from efficientnet_advprop.export import saved_model
 from efficientnet_advprop.export import tflite
@@ -140,25 +141,27 @@ def files(
     'float worst layers': lambda: quantizer.without_worst(float_layers),
     'int16 activations': quantizer.int16_activations,
   }
-  with tflite.quiet():
+  with quiet.quiet_logs():
     return {name: way() for name, way in ways.items()}
 
 
 def compare(
   config: config_lib.Config, model_dir: str, num_images: int, float_layers: int
-) -> tuple[verification.Report, dict[str, bytes]]:
+) -> tuple[verification.AgreementTable, dict[str, bytes]]:
   """Converts the network of a run in every way, and tests all files."""
   model, _ = saved_model.restored_model(config, model_dir)
   found = files(model, sample_images.calibration_images(config), float_layers)
   readers = {
     name: verification.tflite_reader(file) for name, file in found.items()
   }
-  tested = sample_images.samples(config, config.data.eval_split, num_images)
-  with sample_images.reading():
-    report = verification.compare(
+  tested = sample_images.evenly_spaced(
+    config, config.data.eval_split, num_images
+  )
+  with sample_images.data_errors():
+    table = verification.compare(
       verification.network_reader(model), readers, tested, {}
     )
-  return report, found
+  return table, found
 
 
 def main(_: list[str]) -> None:
@@ -169,7 +172,7 @@ def main(_: list[str]) -> None:
     if _DATA_DIR.value is not None:
       data = dataclasses.replace(config.data, dir=_DATA_DIR.value)
       config = dataclasses.replace(config, data=data)
-    report, found = compare(
+    table, found = compare(
       config, _MODEL_DIR.value, _NUM_IMAGES.value, _FLOAT_LAYERS.value
     )
   except (
@@ -185,11 +188,11 @@ def main(_: list[str]) -> None:
       'max_difference': round(row.max_difference, 4),
       'kib': round(len(found[row.reader]) / 1024),
     }
-    for row in report.readers
+    for row in table.readers
   }
   print(
-    f'{report.num_images} images, top-1 of the trained network'
-    f' {100 * report.top_1_accuracy:.2f}%\n'
+    f'{table.num_images} images, top-1 of the trained network'
+    f' {100 * table.top_1_accuracy:.2f}%\n'
   )
   columns = list(next(iter(figures.values())))
   rows = [

@@ -23,7 +23,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 from efficientnet_advprop.app import modes
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.config import recipes
-from efficientnet_advprop.evaluation import corruptions
+from efficientnet_advprop.evaluation import corrupted_sets
 from tools.commands import flag_parser
 
 _FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
@@ -73,7 +73,7 @@ def main(_: Sequence[str]) -> None:
       _DATA_DIR.value,
       recipes.parse_overrides(_OVERRIDES.value),
     )
-    corruptions.write_corrupted(
+    corrupted_sets.write(
       config,
       output_dir,
       _SEED.value or 0,

@@ -20,7 +20,7 @@ class _Whitener:
 
 @pytest.fixture(name='whitener', autouse=True)
 def _whitener(monkeypatch):
-  monkeypatch.setattr(corruptions, '_package', lambda: _Whitener)
+  monkeypatch.setattr(corruptions, 'package', lambda: _Whitener)
   monkeypatch.setattr(corruptions, 'NAMES', ('fog', 'contrast'))
 
 

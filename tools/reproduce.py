@@ -122,7 +122,8 @@ def make_run(
 
   trainer.train(evaluate)
   trained = time.process_time()
-  tests = {suite_lib.PLAIN_TEST: config_lib.TestConfig(), **config.eval.tests}
+  plain = config_lib.NamedTestConfig()
+  tests = {suite_lib.PLAIN_TEST: plain, **config.eval.tests}
   accuracies = {
     name: round(100 * judge.evaluate(test)['top_1_accuracy'], 3)
     for name, test in tests.items()

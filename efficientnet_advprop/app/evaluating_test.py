@@ -14,6 +14,7 @@ from efficientnet_advprop.export import saved_model
 from efficientnet_advprop.export import tflite
 from efficientnet_advprop.models import factory
 from efficientnet_advprop.testing import tiny_data
+from efficientnet_advprop.testing import tiny_network
 
 
 @pytest.fixture(scope='module', name='config')
@@ -62,7 +63,7 @@ def _strategy():
 def _files(config, model_dir, tmp_path_factory):
   """A version for TF Serving with a TFLite file beside it."""
   export_dir = str(tmp_path_factory.mktemp('export'))
-  version = saved_model.export_saved_model(config, model_dir, export_dir)
+  version = tiny_network.write_version(config, model_dir, export_dir)
   model, _ = saved_model.restored_model(config, model_dir)
   path = os.path.join(version, tflite.FILE_NAME)
   with open(path, 'wb') as file:
@@ -88,9 +89,9 @@ _FIGURES = 'num_examples', 'loss', 'top_1_accuracy', 'top_5_accuracy'
 def test_files_have_the_figures_of_their_checkpoint(
   config, strategy, model_dir, files
 ):
-  tests = evaluating.run(config, strategy, model_dir)
-  assert tests.table().count('\n') == 1 + 4  # The header, a rule, four tests.
-  assert os.path.exists(tests.places()['tests'])
+  session = evaluating.run(config, strategy, model_dir)
+  assert session.table().count('\n') == 1 + 4  # The header, a rule, four tests.
+  assert os.path.exists(session.report_path)
   raw = dataclasses.replace(config.eval, weights='raw')
   evaluating.run(dataclasses.replace(config, eval=raw), strategy, model_dir)
   assert _read(model_dir, 'eval.json')['weights'] == 'raw'

@@ -14,6 +14,7 @@ from efficientnet_advprop.app import evaluating
 from efficientnet_advprop.base import files
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.config import recipes
+from efficientnet_advprop.evaluation import session as session_lib
 from efficientnet_advprop.training import trainer as trainer_lib
 from efficientnet_advprop.weights import checkpoints
 
@@ -141,15 +142,15 @@ def train_and_eval(
   trainer = _start(config, strategy, model_dir)
   raw = config.eval.weights == 'raw'
   network = trainer.model if raw else trainer.average
-  tests = evaluating.Tests(config, strategy, network, model_dir)
+  session = session_lib.Session(config, strategy, network, model_dir)
 
   def evaluate(step: int) -> None:
-    result = tests.plain(step)
+    result = session.run_plain(step)
     scores = {k: v for k, v in result.items() if isinstance(v, float)}
     trainer.write_scalars(step, scores, 'eval')
 
   trainer.train(evaluate)  # The last step is evaluated, too.
-  tests.named(trainer.step, checkpoints.digest(network))
+  session.run_named(trainer.step, checkpoints.digest(network))
   places = {'checkpoint': os.path.join(model_dir, paths.CHECKPOINTS)}
   places['TensorBoard'] = os.path.join(model_dir, paths.SUMMARIES)
   picture = trainer.draw_attack()
@@ -158,7 +159,8 @@ def train_and_eval(
   if trainer.is_chief:
     exported = export_lib.export(config, model_dir, export_dir)
     places['SavedModel'] = exported.version
-  return _join(tests.table(), {**places, **tests.places()})
+  places['tests'] = session.report_path
+  return _join(session.table(), places)
 
 
 def evaluate(
@@ -169,8 +171,8 @@ def evaluate(
   Returns:
     The results as a table, and where the report lies.
   """
-  tests = evaluating.run(config, strategy, model_dir)
-  return _join(tests.table(), tests.places())
+  session = evaluating.run(config, strategy, model_dir)
+  return _join(session.table(), {'tests': session.report_path})
 
 
 def export(config: config_lib.Config, model_dir: str, export_dir: str) -> str:
@@ -183,7 +185,7 @@ def export(config: config_lib.Config, model_dir: str, export_dir: str) -> str:
   places = {'SavedModel': exported.version, 'report': exported.report_path}
   if exported.tflite:
     places['TFLite'] = exported.tflite
-  return _join(exported.report.table(), places)
+  return _join(exported.agreement.text(), places)
 
 
 def _start(

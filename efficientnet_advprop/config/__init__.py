@@ -25,13 +25,15 @@ from efficientnet_advprop.config.sections import AttackConfig as AttackConfig
 from efficientnet_advprop.config.sections import Config as Config
 from efficientnet_advprop.config.sections import DataConfig as DataConfig
 from efficientnet_advprop.config.sections import DomainConfig as DomainConfig
+from efficientnet_advprop.config.sections import (
+  EvalAttackConfig as EvalAttackConfig,
+)
 from efficientnet_advprop.config.sections import EvalConfig as EvalConfig
 from efficientnet_advprop.config.sections import ExportConfig as ExportConfig
 from efficientnet_advprop.config.sections import ModelConfig as ModelConfig
 from efficientnet_advprop.config.sections import (
-  TestAttackConfig as TestAttackConfig,
+  NamedTestConfig as NamedTestConfig,
 )
-from efficientnet_advprop.config.sections import TestConfig as TestConfig
 from efficientnet_advprop.config.sections import TrainConfig as TrainConfig
 
 

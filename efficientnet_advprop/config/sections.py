@@ -145,13 +145,11 @@ class AttackConfig(fields.Checked):
 
 
 @dataclasses.dataclass(frozen=True)
-class TestAttackConfig(AttackConfig):
+class EvalAttackConfig(AttackConfig):
   """How a test attacks: as training does, but untargeted unless it says so.
 
   A test measures robustness, and robustness is what the strong attack leaves.
   """
-
-  __test__ = False  # Not a test case, whatever its name makes pytest think.
 
   target: str = fields.field('label', choices=('label', 'random'))
 
@@ -273,10 +271,8 @@ class TrainConfig(fields.Checked):
 
 
 @dataclasses.dataclass(frozen=True)
-class TestConfig(fields.Checked):
+class NamedTestConfig(fields.Checked):
   """A named evaluation besides the plain one, kept in `evals/<name>.json`."""
-
-  __test__ = False  # Not a test case, whatever its name makes pytest think.
 
   # Which images; docs/robustness.md has a table.
   kind: str = fields.field('split', choices=TEST_KINDS)
@@ -292,7 +288,7 @@ class TestConfig(fields.Checked):
   # Through whose norms the images pass: main, or an auxiliary domain.
   domain: str = fields.field(MAIN_DOMAIN)
   # Makes the images adversarial. None: they stay as they are.
-  attack: Optional[TestAttackConfig] = None
+  attack: Optional[EvalAttackConfig] = None
   # How often the attack is tried on each image, with other random numbers each
   # time. The worst outcome counts.
   restarts: int = fields.field(1, low=1, high=1000)
@@ -328,7 +324,7 @@ class EvalConfig(fields.Checked):
   # with --mode=eval. None: the newest checkpoint in model_dir.
   network: Optional[str] = fields.field(None)
   # Named tests besides the plain evaluation; null takes one out of a recipe.
-  tests: Mapping[str, TestConfig] = dataclasses.field(default_factory=dict)
+  tests: Mapping[str, NamedTestConfig] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -369,7 +365,7 @@ class Config:
       raise ConfigError('train.batch_size', self.train.batch_size, allowed)
     self._check_domains()
 
-  def _check_set(self, key: str, test: TestConfig) -> None:
+  def _check_set(self, key: str, test: NamedTestConfig) -> None:
     if test.kind not in IMAGENET_SETS:
       return
     if test.dir is None:

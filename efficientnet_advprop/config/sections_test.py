@@ -167,7 +167,7 @@ def test_every_field_is_read_somewhere():
     type(getattr(config_lib.Config(), field.name))
     for field in dataclasses.fields(config_lib.Config)
   ]
-  others = config_lib.TestConfig, config_lib.DomainConfig
+  others = config_lib.NamedTestConfig, config_lib.DomainConfig
   for section in (*sections, *others):
     for field in dataclasses.fields(section):
       assert re.search(rf'\.{field.name}\b', sources), (section, field.name)

@@ -1,5 +1,4 @@
 import dataclasses
-import json
 import os
 
 import numpy as np
@@ -14,6 +13,7 @@ from efficientnet_advprop.data import pipeline
 from efficientnet_advprop.data import sources
 from efficientnet_advprop.evaluation import evaluator
 from efficientnet_advprop.evaluation import image_sets
+from efficientnet_advprop.evaluation import scores
 from efficientnet_advprop.models import factory
 from efficientnet_advprop.testing import tiny_data
 
@@ -70,7 +70,7 @@ def _by_numpy(model, domain):
 @pytest.mark.parametrize('domain', ['main', 'adversarial'])
 def test_every_image_counts_once(one, domain):
   judge, model = one
-  result = judge.evaluate(config_lib.TestConfig(domain=domain))
+  result = judge.evaluate(config_lib.NamedTestConfig(domain=domain))
   loss, top_1, top_5 = _by_numpy(model, domain)
   assert result['num_examples'] == 500
   assert result['domain'] == domain
@@ -87,12 +87,12 @@ def test_two_replicas_agree(one, two_replicas):
 
 def test_an_attack_raises_the_loss_and_a_split_can_be_named(one):
   judge, _ = one
-  attack = config_lib.TestAttackConfig(epsilon=8)
-  attacked = judge.evaluate(config_lib.TestConfig(attack=attack))
+  attack = config_lib.EvalAttackConfig(epsilon=8)
+  attacked = judge.evaluate(config_lib.NamedTestConfig(attack=attack))
   assert attacked['loss'] > judge.evaluate()['loss']
   shown = []
   judge.evaluate(
-    config_lib.TestConfig(split='stylized'),
+    config_lib.NamedTestConfig(split='stylized'),
     lambda done, total: shown.append((done, total)),
   )
   assert shown[-1] == (500, 500) and len(shown) == 6
@@ -101,7 +101,7 @@ def test_an_attack_raises_the_loss_and_a_split_can_be_named(one):
 def test_only_some_classes_may_be_chosen(one, tmp_path):
   """As on ImageNet-A: the best of the set's classes counts as the answer."""
   judge, model = one
-  found = image_sets.find(_CONFIG, config_lib.TestConfig())
+  found = image_sets.find(_CONFIG, config_lib.NamedTestConfig())
   with pytest.raises(errors.DataError, match='of other classes than the 3'):
     judge.evaluate(images=found._replace(classes=(1, 4, 7)))
   labels, ranks, losses = (1, 4, 7), [], []
@@ -114,7 +114,7 @@ def test_only_some_classes_may_be_chosen(one, tmp_path):
         writer.write(record.numpy())
   data = dataclasses.replace(_CONFIG.data, dir=str(tmp_path))
   config = dataclasses.replace(_CONFIG, data=data)
-  some = image_sets.find(config, config_lib.TestConfig(split='some'))
+  some = image_sets.find(config, config_lib.NamedTestConfig(split='some'))
   for batch in pipeline.source_dataset(config, some.source, some.size):
     logits = model(batch['image']).numpy().astype(np.float64)[:, labels]
     for row, label, weight in zip(logits, batch['label'], batch['weight']):
@@ -132,44 +132,18 @@ def test_only_some_classes_may_be_chosen(one, tmp_path):
 def test_images_of_another_size_pass_as_they_are(one):
   """As ImageNet-C's 224 pixels pass through a network of any other size."""
   judge, _ = one
-  found = image_sets.find(_CONFIG, config_lib.TestConfig())
+  found = image_sets.find(_CONFIG, config_lib.NamedTestConfig())
   stored = dataclasses.replace(found.source, side=40)
   result = judge.evaluate(images=found._replace(source=stored))
   assert result['num_examples'] == 500
   assert result['loss'] != judge.evaluate()['loss']
 
 
-def _sums(logits, labels, weights):
-  scores = evaluator.image_scores(logits, labels)
-  return evaluator.batch_sums(scores, weights)
-
-
-def test_fewer_than_five_classes_have_a_top_5():
-  logits = tf.constant([[1.0, 2.0], [3.0, 0.0]])
-  labels, weights = tf.constant([0, 0]), tf.constant([1.0, 1.0])
-  sums = _sums(logits, labels, weights)
-  np.testing.assert_allclose(sums[2:], [1, 2])
-
-
-def test_padding_has_no_weight():
-  logits = tf.constant([[1.0, 2.0], [3.0, 0.0]])
-  labels, weights = tf.constant([1, 1]), tf.constant([1.0, 0.0])
-  sums = _sums(logits, labels, weights)
-  np.testing.assert_allclose(sums, [1, np.log1p(np.exp(-1)), 1, 1], rtol=1e-6)
-
-
-def test_a_result_is_written_whole(tmp_path):
-  path = tmp_path / 'evals' / 'x.json'
-  evaluator.write_result(str(path), {'loss': 1.5})
-  assert json.loads(path.read_text()) == {'loss': 1.5}
-  assert [entry.name for entry in path.parent.iterdir()] == ['x.json']
-
-
 # --- Restarts ---------------------------------------------------------------
 
 # Steps so short that the start decides much.
-_ATTACK = config_lib.TestAttackConfig(epsilon=6, num_steps=2, step_size=0.25)
-_RESTARTED = config_lib.TestConfig(attack=_ATTACK, restarts=3)
+_ATTACK = config_lib.EvalAttackConfig(epsilon=6, num_steps=2, step_size=0.25)
+_RESTARTED = config_lib.NamedTestConfig(attack=_ATTACK, restarts=3)
 
 
 @pytest.fixture(scope='module', name='few')
@@ -240,7 +214,7 @@ def test_accuracy_equals_the_adversarial_robustness_toolbox(
   images, restarts = batch['image'], 4
   # All are right without an attack.
   labels = tf.argmax(model(images), 1, tf.int32)
-  ours = tf.function(evaluator.worst_scores)(
+  ours = tf.function(scores.worst_scores)(
     model, {**batch, 'label': labels}, _ATTACK, restarts
   )
   # The toolbox draws starts of its own: give it ours.

@@ -19,6 +19,7 @@ from efficientnet_advprop.base import errors
 from efficientnet_advprop.data import pipeline
 from efficientnet_advprop.data import records
 from efficientnet_advprop.data import sources
+from efficientnet_advprop.evaluation import corrupted_sets
 from efficientnet_advprop.evaluation import corruptions
 from efficientnet_advprop.evaluation import imagenet_classes
 
@@ -60,12 +61,12 @@ class Images(NamedTuple):
   classes: Optional[tuple[int, ...]] = None
 
 
-def is_corrupted(test: config_lib.TestConfig) -> bool:
+def is_corrupted(test: config_lib.NamedTestConfig) -> bool:
   """Whether a test consists of 75 cases: corruptions and severities."""
   return test.kind in CORRUPTED_KINDS
 
 
-def find(config: config_lib.Config, test: config_lib.TestConfig) -> Images:
+def find(config: config_lib.Config, test: config_lib.NamedTestConfig) -> Images:
   """Finds the images of a test that is not `is_corrupted`.
 
   Raises:
@@ -90,7 +91,7 @@ def find(config: config_lib.Config, test: config_lib.TestConfig) -> Images:
 
 
 def find_corrupted(
-  config: config_lib.Config, test: config_lib.TestConfig, directory: str
+  config: config_lib.Config, test: config_lib.NamedTestConfig, directory: str
 ) -> dict[Case, Callable[[], Images]]:
   """Finds all cases of a test that `is_corrupted`.
 
@@ -187,14 +188,14 @@ def _as_stored(source: records.Source, kind: str) -> records.Source:
 
 def find_case(
   config: config_lib.Config,
-  test: config_lib.TestConfig,
+  test: config_lib.NamedTestConfig,
   directory: str,
   name: str,
   severity: int,
   expected: Optional[int],
 ) -> Images:
   """The images of one corruption in one severity."""
-  data = corruptions.data_config(_uncounted(config.data), directory, name)
+  data = corrupted_sets.data_of(_uncounted(config.data), directory, name)
   split = str(severity)
   if directory.startswith(sources.TFDS_PREFIX):
     builder = directory[len(sources.TFDS_PREFIX) :]
@@ -260,7 +261,7 @@ def _check_same_classes(folders: Sequence[str]) -> None:
 
 
 def settings(
-  config: config_lib.Config, test: config_lib.TestConfig
+  config: config_lib.Config, test: config_lib.NamedTestConfig
 ) -> Mapping[str, object]:
   """What a result depends on beside the weights, as JSON values."""
   return {

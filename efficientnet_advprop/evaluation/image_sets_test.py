@@ -18,7 +18,7 @@ from efficientnet_advprop.testing import tiny_data
 
 
 def _test(**values):
-  return config_lib.TestConfig(**values)
+  return config_lib.NamedTestConfig(**values)
 
 
 def _error(config, test):

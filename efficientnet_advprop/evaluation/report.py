@@ -12,30 +12,22 @@ from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.base import files
 from efficientnet_advprop.evaluation import corruptions
 from efficientnet_advprop.evaluation import evaluator
-from efficientnet_advprop.evaluation import paper_results
 from efficientnet_advprop.evaluation import tables
 
-PLAIN = 'main'  # Stands for the plain test among the names of tests.
+PLAIN = 'main'  # The plain test's name among the names of tests.
 FILE_NAME = 'report.md'
 
 _WIDTH, _HEIGHT = 9.0, 4.0  # Of plots, in inches.
-# The paper's tables of the sets that need a name of their own.
-_PAPER_TABLES = ('Table 1', 'Table 4')
-_PAPER_SETS = {
-  'imagenet_c': 'ImageNet-C, mCE (lower is better)',
-  'imagenet_a': 'ImageNet-A, top-1',
-  'stylized_imagenet': 'Stylized-ImageNet, top-1',
-}
 
 
 class Run(NamedTuple):
-  """What is known of one network.
+  """One network and its results.
 
   Attributes:
     name: for tables and plots.
     config: of the run.
     results: of the tests by their names, `PLAIN` for the plain one; see
-      `Evaluator.evaluate` and `Runner.named`.
+      `Session.run_plain` and `Session.run_test`.
   """
 
   name: str
@@ -62,7 +54,6 @@ def write(runs: Sequence[Run], directory: str) -> str:
     shown = [run for run in runs if 'errors' in run.results.get(name, {})]
     if shown:
       parts += [f'## {name}: errors, %', *_corrupted(shown, name, directory)]
-  parts += _against_the_paper(runs)
   path = os.path.join(directory, FILE_NAME)
   files.write(path, '\n\n'.join(parts) + '\n')
   return path
@@ -190,44 +181,3 @@ def _plot(runs: Sequence[Run], name: str, path: str) -> bool:
   with tf.io.gfile.GFile(path, 'wb') as file:
     figure.savefig(file, dpi=120, format='png')
   return True
-
-
-def _against_the_paper(runs: Sequence[Run]) -> list[str]:
-  """The paper's Tables 1 and 4 for the networks, beside what was measured."""
-  parts: list[str] = []
-  for run in runs:
-    rows = []
-    for test, label in _PAPER_SETS.items():
-      found = [
-        _percent(_score(result))
-        for result in run.results.values()
-        if _kind(result) == test
-      ]
-      row: dict[str, Any] = {'set': label, 'this run': ', '.join(found)}
-      for number in paper_results.results():
-        key = number.table, number.test, number.column
-        in_table = key[0] in _PAPER_TABLES and key[1:] == (
-          *(test, run.config.model.name),
-        )
-        if in_table and number.published is not None:
-          row[f'{number.row} (paper)'] = f'{number.published:.1f}'
-      if found and len(row) > 2:
-        rows.append(row)
-    if rows:
-      header = list(dict.fromkeys(key for row in rows for key in row))
-      cells = [[row.get(key, '') for key in header] for row in rows]
-      parts += [
-        f'## {run.name} against the Tables 1 and 4 of the paper, %',
-        tables.markdown(header, cells),
-      ]
-  return parts
-
-
-def _kind(result: evaluator.Result) -> str:
-  return result.get('evaluated', {}).get('test', {}).get('kind', '')
-
-
-def _score(result: evaluator.Result) -> float:
-  if 'mean_corruption_error' in result:
-    return result['mean_corruption_error']
-  return result['top_1_accuracy']

@@ -1,8 +1,9 @@
-"""Runs the tests of a run, each once for the same weights and settings.
+"""All tests of one network: run each once, keep its result, report on all.
 
-A finished test is kept in `evals/<name>.json` and not repeated. A corrupted set
-has 75 cases; those that are finished stand in `evals/<name>.part.json` until
-all are, so that a killed evaluation goes on where it was.
+The plain test writes `eval.json`. A named test of `eval.tests` is kept in
+`evals/<name>.json` and is not repeated while weights and settings stay the
+same. A corrupted set has 75 cases; those that are finished are kept in
+`evals/<name>.part.json`, so that a killed evaluation resumes where it was.
 """
 
 from collections.abc import Mapping
@@ -15,67 +16,106 @@ from absl import logging
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import devices
+from efficientnet_advprop.base import files
 from efficientnet_advprop.base import paths
+from efficientnet_advprop.base import progress
+from efficientnet_advprop.evaluation import corrupted_sets
 from efficientnet_advprop.evaluation import corruption_error
 from efficientnet_advprop.evaluation import corruptions
 from efficientnet_advprop.evaluation import evaluator
 from efficientnet_advprop.evaluation import image_sets
+from efficientnet_advprop.evaluation import report
+from efficientnet_advprop.evaluation import tables
 
-Report = Callable[[int, int], None]  # Numbers of images done and in all.
 
-
-class Runner:
-  """Runs tests with one evaluator and writes what they find."""
+class Session:
+  """The tests of one network, their results and the report on them."""
 
   def __init__(
     self,
-    judge: evaluator.Evaluator,
     config: config_lib.Config,
+    strategy: tf.distribute.Strategy,
+    network: evaluator.Network,
     folder: str,
-    facts: Mapping[str, Any],
-    progress: Callable[[str], Report],
-    writes: bool = True,
+    weights: Optional[str] = None,
   ):
-    """Creates the runner.
+    """Creates the session.
 
     Args:
-      judge: evaluates the network.
       config: of the run.
+      strategy: under whose scope the network was created.
+      network: its present weights count at each test.
       folder: gets `eval.json` and `evals/`.
-      facts: `step` and `weights` of the network, for the results.
-      progress: makes what shows the progress of a test, from its name.
-      writes: whether this process is the one that writes files.
+      weights: which weights of the run the network has, for the results; None
+        for `eval.weights`.
     """
-    self._judge, self._config, self._folder = judge, config, folder
-    self._facts, self._progress, self._writes = facts, progress, writes
+    self._config, self._folder = config, folder
+    self._evaluator = evaluator.Evaluator(config, strategy, network)
+    self._weights = weights or config.eval.weights
+    self._is_writer = devices.is_chief(strategy)
+    self._results: dict[str, evaluator.Result] = {}
 
-  def plain(self) -> evaluator.Result:
-    """Evaluates `data.eval_split` and writes `eval.json`."""
+  def run_plain(self, step: Optional[int]) -> evaluator.Result:
+    """Evaluates `data.eval_split` and writes `eval.json`.
+
+    Args:
+      step: after which the network is what it is; None if that is unknown.
+
+    Returns:
+      What `Evaluator.evaluate` returns, with `step` and `weights`.
+
+    Raises:
+      DataError: the images are missing or damaged.
+    """
     split = self._config.data.eval_split
-    found = self._judge.evaluate(None, self._progress(f'evaluating {split}'))
-    result = self._finished(found)
+    shown = progress.Progress(f'evaluating {split}')
+    result = self._with_facts(step, self._evaluator.evaluate(None, shown))
     self._write(os.path.join(self._folder, paths.EVALUATION), result)
-    self._log(split, result)
+    _log(split, result)
+    self._results[report.PLAIN] = result
     return result
 
-  def named(
-    self, name: str, test: config_lib.TestConfig, digest: str
+  def run_named(self, step: Optional[int], digest: str) -> None:
+    """Runs all of `eval.tests` and writes the report.
+
+    Args:
+      step: as for `run_plain`.
+      digest: names the weights; a kept result of other weights is not taken.
+
+    Raises:
+      ConfigError: a corrupted set would have to be made and cannot be.
+      DataError: images are missing, damaged or not those of the set.
+    """
+    for name, test in self._config.eval.tests.items():
+      self._results[name] = self.run_test(name, test, step, digest)
+    if self._is_writer:
+      name = os.path.basename(os.path.abspath(self._folder))
+      run = report.Run(name, self._config, self._results)
+      report.write([run], os.path.join(self._folder, paths.EVALUATIONS))
+
+  def run_test(
+    self,
+    name: str,
+    test: config_lib.NamedTestConfig,
+    step: Optional[int],
+    digest: str,
   ) -> evaluator.Result:
-    """Runs a test, or takes the result that is there, of `evals/<name>.json`.
+    """Runs one test, or reads its kept result from `evals/<name>.json`.
 
     Args:
       name: of the test.
-      test: says what to do.
-      digest: names the weights; a result of others is not taken.
+      test: what it evaluates.
+      step: as for `run_plain`.
+      digest: as for `run_named`.
 
     Returns:
-      What `Evaluator.evaluate` returns, `step`, `weights` and `evaluated`:
-      what the result depends on. For corrupted sets also `errors`, by
-      corruption and severity, and their means; all are fractions.
+      What `run_plain` returns, with `evaluated`: what the result depends on.
+      For corrupted sets also `errors`, by corruption and severity, and their
+      means; all are fractions.
 
     Raises:
-      ConfigError: a corrupted set is to be made and cannot be.
-      DataError: the images are missing, damaged or not those of the set.
+      ConfigError, DataError: as `run_named` raises them.
     """
     path = os.path.join(self._folder, paths.EVALUATIONS, f'{name}.json')
     evaluated = {'digest': digest, **image_sets.settings(self._config, test)}
@@ -84,41 +124,41 @@ class Runner:
       logging.info('%s: evaluated before, see %s', name, path)
       return kept
     if image_sets.is_corrupted(test):
-      found = self._corrupted(name, test, evaluated)
+      found = self._run_corrupted(name, test, evaluated)
     else:
-      report = self._progress(f'evaluating {name}')
-      found = self._judge.evaluate(test, report)
-    result = {**self._finished(found), 'evaluated': evaluated}
+      shown = progress.Progress(f'evaluating {name}')
+      found = self._evaluator.evaluate(test, shown)
+    result = {**self._with_facts(step, found), 'evaluated': evaluated}
     self._write(path, result)
-    self._log(name, result)
+    _log(name, result)
     return result
 
-  def _finished(self, found: evaluator.Result) -> evaluator.Result:
-    facts = dict(self._facts)
-    return {'step': facts.pop('step'), **found, **facts}
+  def table(self) -> str:
+    """Formats the results as text, a row for each test."""
+    return tables.format_results(self._results)
+
+  @property
+  def report_path(self) -> str:
+    """The path of the report that `run_named` writes."""
+    return os.path.join(self._folder, paths.EVALUATIONS, report.FILE_NAME)
+
+  def _with_facts(
+    self, step: Optional[int], found: evaluator.Result
+  ) -> evaluator.Result:
+    return {'step': step, **found, 'weights': self._weights}
 
   def _write(self, path: str, result: evaluator.Result) -> None:
-    if self._writes:
-      evaluator.write_result(path, result)
+    if self._is_writer:
+      tf.io.gfile.makedirs(os.path.dirname(path))
+      files.write_json(path, result, indent=2)
 
-  def _log(self, name: str, result: evaluator.Result) -> None:
-    logging.info(
-      '%s at step %s: top-1 %.4f, top-5 %.4f, loss %.4f (%d images)',
-      name,
-      result['step'],
-      result['top_1_accuracy'],
-      result['top_5_accuracy'],
-      result['loss'],
-      result['num_examples'],
-    )
-
-  def _corrupted(
+  def _run_corrupted(
     self,
     name: str,
-    test: config_lib.TestConfig,
+    test: config_lib.NamedTestConfig,
     evaluated: Mapping[str, Any],
   ) -> evaluator.Result:
-    """Evaluates all corruptions and severities that are not done yet."""
+    """Evaluates all corruptions and severities that are not finished yet."""
     directory = test.dir or self._make_corrupted(name, test)
     cases = image_sets.find_corrupted(self._config, test, directory)
     path = os.path.join(self._folder, paths.EVALUATIONS, f'{name}.part.json')
@@ -127,24 +167,24 @@ class Runner:
       part = {'evaluated': evaluated, 'cases': {}}
     done = part['cases']
     left = [case for case in cases if _key(*case) not in done]
-    report = self._progress(f'evaluating {name}')
+    shown = progress.Progress(f'evaluating {name}')
     for number, case in enumerate(left):
       images = cases[case]()
-      shown = functools.partial(_shifted, report, number, len(left))
-      done[_key(*case)] = self._judge.evaluate(test, shown, images)
+      show_case = functools.partial(_show_case, shown, number, len(left))
+      done[_key(*case)] = self._evaluator.evaluate(test, show_case, images)
       self._write(path, part)
-      self._log_corruption(name, case[0], done)
-    if self._writes and tf.io.gfile.exists(path):
+      _log_corruption(name, case[0], done)
+    if self._is_writer and tf.io.gfile.exists(path):
       tf.io.gfile.remove(path)
     return _summary(done, test)
 
-  def _make_corrupted(self, name: str, test: config_lib.TestConfig) -> str:
+  def _make_corrupted(self, name: str, test: config_lib.NamedTestConfig) -> str:
     """Corrupts `data.eval_split`, once; returns the folder."""
     directory = os.path.join(self._folder, 'corrupted', name)
     if '://' in directory:
       allowed = 'a folder that tools/corrupt.py made, as model_dir is remote'
       raise config_lib.ConfigError(f'eval.tests.{name}.dir', None, allowed)
-    corruptions.write_corrupted(
+    corrupted_sets.write(
       self._config,
       directory,
       num_images=test.num_images,
@@ -155,35 +195,53 @@ class Runner:
     )
     return directory
 
-  def _log_corruption(
-    self, name: str, corruption: str, done: Mapping[str, evaluator.Result]
-  ) -> None:
-    keys = [_key(corruption, s) for s in corruptions.SEVERITIES]
-    if all(key in done for key in keys):
-      errors = [1 - done[key]['top_1_accuracy'] for key in keys]
-      mean = sum(errors) / len(errors)
-      logging.info(
-        '%s: %s: error %.4f, %d of %d cases done',
-        *(name, corruption, mean, len(done)),
-        len(corruptions.NAMES) * len(corruptions.SEVERITIES),
-      )
+
+def _log(name: str, result: evaluator.Result) -> None:
+  logging.info(
+    '%s at step %s: top-1 %.4f, top-5 %.4f, loss %.4f (%d images)',
+    name,
+    result['step'],
+    result['top_1_accuracy'],
+    result['top_5_accuracy'],
+    result['loss'],
+    result['num_examples'],
+  )
+
+
+def _log_corruption(
+  name: str, corruption: str, done: Mapping[str, evaluator.Result]
+) -> None:
+  """Logs the mean error of a corruption whose severities are all finished."""
+  keys = [_key(corruption, s) for s in corruptions.SEVERITIES]
+  if all(key in done for key in keys):
+    errors = [1 - done[key]['top_1_accuracy'] for key in keys]
+    mean = sum(errors) / len(errors)
+    logging.info(
+      '%s: %s: error %.4f, %d of %d cases done',
+      *(name, corruption, mean, len(done)),
+      len(corruptions.NAMES) * len(corruptions.SEVERITIES),
+    )
 
 
 def _key(corruption: str, severity: int) -> str:
   return f'{corruption} {severity}'
 
 
-def _shifted(
-  report: Report, number: int, cases: int, done: int, total: int
+def _show_case(
+  shown: Callable[[int, int], None],
+  number: int,
+  cases: int,
+  done: int,
+  total: int,
 ) -> None:
-  """Reports a case as a part of all cases."""
-  report(number * total + done, cases * total)
+  """Shows the progress of a case as a part of all cases."""
+  shown(number * total + done, cases * total)
 
 
 def _summary(
-  done: Mapping[str, evaluator.Result], test: config_lib.TestConfig
+  done: Mapping[str, evaluator.Result], test: config_lib.NamedTestConfig
 ) -> evaluator.Result:
-  """One result of all cases, which hold equally many images."""
+  """Joins all cases, which hold equally many images, into one result."""
   errors = {
     name: {
       severity: 1 - done[_key(name, severity)]['top_1_accuracy']
@@ -216,7 +274,7 @@ def _summary(
 
 
 def _read(path: str) -> dict[str, Any]:
-  """A result that is there already; empty if it is not, or is damaged."""
+  """Reads a kept result; empty if there is none, or if it is damaged."""
   if not tf.io.gfile.exists(path):
     return {}
   try:

@@ -1,17 +1,21 @@
 import json
 
 import pytest
+import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.base import errors
+from efficientnet_advprop.base import progress
+from efficientnet_advprop.evaluation import corrupted_sets
 from efficientnet_advprop.evaluation import corruption_error
 from efficientnet_advprop.evaluation import corruptions
+from efficientnet_advprop.evaluation import evaluator as evaluator_lib
 from efficientnet_advprop.evaluation import image_sets
-from efficientnet_advprop.evaluation import session as runner_lib
+from efficientnet_advprop.evaluation import session as session_lib
 from efficientnet_advprop.testing import tiny_data
 
 
-class _Judge:
+class _Evaluator:
   """Finds another accuracy at each call, and may be killed at one."""
 
   def __init__(self):
@@ -31,9 +35,9 @@ class _Judge:
     }
 
 
-@pytest.fixture(name='judge')
-def _judge():
-  return _Judge()
+@pytest.fixture(name='evaluator')
+def _evaluator():
+  return _Evaluator()
 
 
 @pytest.fixture(name='shown')
@@ -41,8 +45,8 @@ def _shown():
   return []
 
 
-@pytest.fixture(name='runner')
-def _runner(judge, shown, tmp_path, monkeypatch):
+@pytest.fixture(name='session')
+def _session(evaluator, shown, tmp_path, monkeypatch):
   def find_corrupted(config, test, directory):
     return {
       (name, severity): lambda: None
@@ -51,12 +55,17 @@ def _runner(judge, shown, tmp_path, monkeypatch):
     }
 
   monkeypatch.setattr(image_sets, 'find_corrupted', find_corrupted)
-  return runner_lib.Runner(
-    judge,
-    tiny_data.config(tmp_path),
-    str(tmp_path / 'run'),
-    {'step': 7, 'weights': 'ema'},
+  monkeypatch.setattr(
+    progress,
+    'Progress',
     lambda what: lambda done, total: shown.append((what, done, total)),
+  )
+  monkeypatch.setattr(evaluator_lib, 'Evaluator', lambda *_: evaluator)
+  return session_lib.Session(
+    tiny_data.config(tmp_path),
+    tf.distribute.OneDeviceStrategy('CPU:0'),
+    None,
+    str(tmp_path / 'run'),
   )
 
 
@@ -64,26 +73,26 @@ def _read(tmp_path, name):
   return json.loads((tmp_path / 'run' / 'evals' / f'{name}.json').read_text())
 
 
-def test_a_finished_test_is_not_repeated(runner, judge, tmp_path):
-  test = config_lib.TestConfig()
-  first = runner.named('x', test, 'one')
+def test_a_finished_test_is_not_repeated(session, evaluator, tmp_path):
+  test = config_lib.NamedTestConfig()
+  first = session.run_test('x', test, 7, 'one')
   assert first == _read(tmp_path, 'x')
   assert (first['step'], first['weights']) == (7, 'ema')
-  assert runner.named('x', test, 'one') == first and judge.calls == 1
+  assert session.run_test('x', test, 7, 'one') == first and evaluator.calls == 1
   # Other weights at the same step, and other settings.
-  assert runner.named('x', test, 'two')['top_1_accuracy'] == 0.002
-  attacked = config_lib.TestConfig(attack=config_lib.TestAttackConfig())
-  assert runner.named('x', attacked, 'two')['top_1_accuracy'] == 0.003
-  assert runner.named('x', attacked, 'two') == _read(tmp_path, 'x')
+  assert session.run_test('x', test, 7, 'two')['top_1_accuracy'] == 0.002
+  attacked = config_lib.NamedTestConfig(attack=config_lib.EvalAttackConfig())
+  assert session.run_test('x', attacked, 7, 'two')['top_1_accuracy'] == 0.003
+  assert session.run_test('x', attacked, 7, 'two') == _read(tmp_path, 'x')
   path = tmp_path / 'run' / 'evals' / 'x.json'
   path.write_text('{"step": 7, ')  # As a full disk may leave it.
-  runner.named('x', attacked, 'two')
-  assert judge.calls == 4
+  session.run_test('x', attacked, 7, 'two')
+  assert evaluator.calls == 4
 
 
-def test_the_plain_test_is_always_run(runner, judge, tmp_path):
-  runner.plain()
-  assert runner.plain()['top_1_accuracy'] == 0.002
+def test_the_plain_test_is_always_run(session, evaluator, tmp_path):
+  session.run_plain(7)
+  assert session.run_plain(7)['top_1_accuracy'] == 0.002
   found = json.loads((tmp_path / 'run' / 'eval.json').read_text())
   assert set(found) == {
     *('step', 'num_examples', 'loss', 'top_1_accuracy', 'top_5_accuracy'),
@@ -91,18 +100,18 @@ def test_the_plain_test_is_always_run(runner, judge, tmp_path):
   }
 
 
-def test_a_killed_corrupted_set_goes_on(runner, judge, shown, tmp_path):
-  test = config_lib.TestConfig(kind='imagenet_c', dir='/c')
-  judge.killed_at = 40
+def test_a_killed_corrupted_set_is_resumed(session, evaluator, shown, tmp_path):
+  test = config_lib.NamedTestConfig(kind='imagenet_c', dir='/c')
+  evaluator.killed_at = 40
   with pytest.raises(KeyboardInterrupt):
-    runner.named('c', test, 'one')
+    session.run_test('c', test, 7, 'one')
   evals = tmp_path / 'run' / 'evals'
   assert [path.name for path in evals.iterdir()] == ['c.part.json']
   assert 'mean_corruption_error' not in (evals / 'c.part.json').read_text()
-  judge.killed_at = None
+  evaluator.killed_at = None
   shown.clear()
-  result = runner.named('c', test, 'one')
-  assert judge.calls == 75
+  result = session.run_test('c', test, 7, 'one')
+  assert evaluator.calls == 75
   assert shown[0] == ('evaluating c', 5, 350)
   assert shown[-1] == ('evaluating c', 345, 350)
   assert [path.name for path in evals.iterdir()] == ['c.json']
@@ -115,17 +124,19 @@ def test_a_killed_corrupted_set_goes_on(runner, judge, shown, tmp_path):
     corruption_error.mean_corruption_error(errors), abs=1e-12
   )
   assert result['errors']['fog']['3'] == pytest.approx(errors['fog'][3])
-  assert runner.named('c', test, 'one') == result and judge.calls == 75
+  assert (
+    session.run_test('c', test, 7, 'one') == result and evaluator.calls == 75
+  )
 
 
-def test_a_part_of_other_weights_is_not_taken(runner, judge):
-  test = config_lib.TestConfig(kind='corruptions', dir='/c')
-  judge.killed_at = 40
+def test_a_part_of_other_weights_is_not_taken(session, evaluator):
+  test = config_lib.NamedTestConfig(kind='corruptions', dir='/c')
+  evaluator.killed_at = 40
   with pytest.raises(KeyboardInterrupt):
-    runner.named('c', test, 'one')
-  judge.killed_at = None
-  result = runner.named('c', test, 'two')
-  assert judge.calls == 40 + 75
+    session.run_test('c', test, 7, 'one')
+  evaluator.killed_at = None
+  result = session.run_test('c', test, 7, 'two')
+  assert evaluator.calls == 40 + 75
   # AlexNet has no figures for it.
   assert 'mean_corruption_error' not in result
   mean = sum(41 + n for n in range(75)) / 75 / 1000
@@ -133,25 +144,27 @@ def test_a_part_of_other_weights_is_not_taken(runner, judge):
   assert result['top_1_accuracy'] == pytest.approx(mean)
 
 
-def test_a_corrupted_set_is_made_once(runner, judge, tmp_path, monkeypatch):
+def test_a_corrupted_set_is_made_once(
+  session, evaluator, tmp_path, monkeypatch
+):
   made = []
   monkeypatch.setattr(
-    corruptions,
-    'write_corrupted',
+    corrupted_sets,
+    'write',
     lambda config, directory, **kwargs: made.append((directory, kwargs)),
   )
-  test = config_lib.TestConfig(kind='corruptions', num_images=3)
-  runner.named('c', test, 'one')
+  test = config_lib.NamedTestConfig(kind='corruptions', num_images=3)
+  session.run_test('c', test, 7, 'one')
   ((directory, settings),) = made
   assert directory == str(tmp_path / 'run' / 'corrupted' / 'c')
   assert settings['num_images'] == 3
 
 
-def test_what_is_wrong_with_a_set_ends_the_test(runner, monkeypatch):
+def test_what_is_wrong_with_a_set_ends_the_test(session, monkeypatch):
   def find_corrupted(*_):
     raise errors.DataError('/c: the corruption snow is missing')
 
   monkeypatch.setattr(image_sets, 'find_corrupted', find_corrupted)
-  test = config_lib.TestConfig(kind='imagenet_c', dir='/c')
+  test = config_lib.NamedTestConfig(kind='imagenet_c', dir='/c')
   with pytest.raises(errors.DataError, match='snow is missing'):
-    runner.named('c', test, 'one')
+    session.run_test('c', test, 7, 'one')

@@ -12,7 +12,7 @@ from efficientnet_advprop.evaluation import evaluator
 from efficientnet_advprop.evaluation import shape_bias
 from efficientnet_advprop.testing import tiny_data
 
-_TEST = config_lib.TestConfig(split='stylized', cue='texture')
+_TEST = config_lib.NamedTestConfig(split='stylized', cue='texture')
 _CONFIG = config_lib.from_dict(
   {
     'model': {'image_size': 8},
@@ -114,4 +114,4 @@ def test_class_folders_have_no_cue(tmp_path):
     (folder / '0.png').write_bytes(tiny_data.encoded_image(0))
   config = tiny_data.config(tmp_path, num_eval_images=3)
   with pytest.raises(errors.DataError, match='only TFRecords can name a cue'):
-    _evaluate(config, config_lib.TestConfig(cue='texture'))
+    _evaluate(config, config_lib.NamedTestConfig(cue='texture'))

@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.export import sample_images
-from efficientnet_advprop.export import saved_model
 from efficientnet_advprop.models import factory
 from efficientnet_advprop.testing import tiny_network
 
@@ -40,7 +39,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> config_lib.Config:
 def network(config: config_lib.Config) -> tf.keras.Model:
   """The averaged network of the checkpoint, with its auxiliary norms."""
   network = factory.create_model(config.model, 3, ('adversarial',))
-  tiny_network.fit(network, sample_images.samples(config, 'train', 30))
+  tiny_network.fit(network, sample_images.evenly_spaced(config, 'train', 30))
   return network
 
 
@@ -71,9 +70,7 @@ def version(
 ) -> str:
   """The folder of an exported version."""
   export_dir = os.fspath(tmp_path_factory.mktemp('export'))
-  return saved_model.export_saved_model(
-    config, model_dir, export_dir, tiny_network.CLASS_NAMES
-  )
+  return tiny_network.write_version(config, model_dir, export_dir)
 
 
 @pytest.fixture(scope='session')

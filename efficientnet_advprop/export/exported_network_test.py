@@ -14,7 +14,7 @@ from efficientnet_advprop.testing import tiny_network
 
 @pytest.fixture(scope='module', name='images')
 def _images(config):
-  dataset = sample_images.samples(config, 'validation', 12)
+  dataset = sample_images.evenly_spaced(config, 'validation', 12)
   return next(dataset.batch(12).as_numpy_iterator())['image']
 
 

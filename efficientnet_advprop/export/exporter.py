@@ -11,6 +11,7 @@ from efficientnet_advprop.export import sample_images
 from efficientnet_advprop.export import saved_model
 from efficientnet_advprop.export import tflite
 from efficientnet_advprop.export import verification
+from efficientnet_advprop.export import versions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,13 +22,13 @@ class Exported:
     version: the folder for TF Serving.
     tflite: the path of the TFLite file, if there is one.
     report_path: of the agreement report.
-    report: its figures; `report.table()` is text for the user.
+    agreement: its figures; `agreement.text()` is for the user.
   """
 
   version: str
   tflite: Optional[str]
   report_path: str
-  report: verification.Report
+  agreement: verification.AgreementTable
 
 
 def export(
@@ -69,22 +70,22 @@ def export(
     'weights': config.eval.weights,
     'split': config.data.eval_split,
   }
-  with saved_model.incomplete_version(export_dir) as folder:
+  with versions.new_version(export_dir) as folder:
     saved_model.write_saved_model(model, config, names, folder)
     readers = verification.saved_model_readers(folder)
     if variant != 'none':
       readers[_tflite_name(variant)] = _write_tflite(model, config, folder)
-    report = _compare(config, trained, readers)
-    report.check()
-    with saved_model.writing(export_dir):
-      verification.write_report(folder, report, facts)
-    version = saved_model.publish(folder)
+    agreement = _compare(config, trained, readers)
+    agreement.check()
+    with versions.export_errors(export_dir):
+      verification.write_report(folder, agreement, facts)
+    version = versions.publish(folder)
   has_tflite = variant != 'none'
   return Exported(
     version=version,
     tflite=os.path.join(version, tflite.FILE_NAME) if has_tflite else None,
     report_path=os.path.join(version, verification.REPORT_FILE),
-    report=report,
+    agreement=agreement,
   )
 
 
@@ -97,7 +98,7 @@ def _write_tflite(
     sample_images.calibration_images(config) if variant == 'int8' else None
   )
   content = tflite.convert(model, variant, images)
-  with saved_model.writing(os.path.dirname(folder)):
+  with versions.export_errors(os.path.dirname(folder)):
     path = os.path.join(folder, tflite.FILE_NAME)
     with tf.io.gfile.GFile(path, 'wb') as file:
       file.write(content)
@@ -108,13 +109,15 @@ def _compare(
   config: config_lib.Config,
   trained: tf.keras.Model,
   readers: dict[str, verification.Reader],
-) -> verification.Report:
+) -> verification.AgreementTable:
   split, variant = config.data.eval_split, config.export.tflite
   allowed_drops = {}
   if variant not in tflite.EXACT_VARIANTS:
     allowed_drops[_tflite_name(variant)] = config.export.max_accuracy_drop
-  images = sample_images.samples(config, split, config.export.verified_images)
-  with sample_images.reading():
+  images = sample_images.evenly_spaced(
+    config, split, config.export.verified_images
+  )
+  with sample_images.data_errors():
     return verification.compare(
       verification.network_reader(trained), readers, images, allowed_drops
     )

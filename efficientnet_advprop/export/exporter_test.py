@@ -46,7 +46,7 @@ def test_version_holds_verified_files(exported, model_dir):
   for row in report['readers'][:2]:
     assert row['max_difference'] <= 1e-5
     assert row['equal_top_1'] == 1
-  assert 'TFLite float16' in exported.report.table()
+  assert 'TFLite float16' in exported.agreement.text()
 
 
 def test_a_resnet_agrees(config, tmp_path):
@@ -62,7 +62,7 @@ def test_a_resnet_agrees(config, tmp_path):
     tflite='float32',
   )
   network = factory.create_model(settings.model, 3, ('adversarial',))
-  tiny_network.fit(network, sample_images.samples(config, 'train', 30))
+  tiny_network.fit(network, sample_images.evenly_spaced(config, 'train', 30))
   step = tf.train.Checkpoint(_iterations=tf.Variable(1, dtype=tf.int64))
   tf.train.Checkpoint(ema=network, optimizer=step).write(
     os.fspath(tmp_path / 'checkpoints' / 'ckpt-1')
@@ -70,9 +70,9 @@ def test_a_resnet_agrees(config, tmp_path):
   exported = export_lib.export(
     settings, os.fspath(tmp_path), os.fspath(tmp_path / 'export')
   )
-  assert exported.report.top_1_accuracy > 0.5
-  assert len(exported.report.readers) == 3
-  for row in exported.report.readers:
+  assert exported.agreement.top_1_accuracy > 0.5
+  assert len(exported.agreement.readers) == 3
+  for row in exported.agreement.readers:
     assert row.max_difference <= 1e-5
     assert row.equal_top_1 == 1
 
@@ -97,7 +97,7 @@ def test_int8_is_calibrated_and_measured(config, model_dir, tmp_path):
     config, tflite='int8', max_accuracy_drop=100, calibration_images=6
   )
   exported = export_lib.export(settings, model_dir, os.fspath(tmp_path))
-  row = exported.report.readers[-1]
+  row = exported.agreement.readers[-1]
   assert row.reader == 'TFLite int8'
   assert row.allowed_drop == 100
   assert 0 < row.max_difference < 1

@@ -16,7 +16,7 @@ _FLOAT32 = {'INFERENCE_PRECISION_HINT': 'f32'}
 
 @pytest.fixture(scope='module')
 def images(config):
-  dataset = sample_images.samples(config, 'validation', 4)
+  dataset = sample_images.evenly_spaced(config, 'validation', 4)
   return next(dataset.batch(4).as_numpy_iterator())['image']
 
 

@@ -20,10 +20,10 @@ _LABELS_FILE = 'labels.txt'
 Example = dict[str, tf.Tensor]
 
 
-def samples(
+def evenly_spaced(
   config: config_lib.Config, split: str, count: int
 ) -> tf.data.Dataset:
-  """Images from all over a split, cropped as for evaluation.
+  """Returns evenly spaced images of a split, cropped as for evaluation.
 
   Args:
     config: of the run.
@@ -90,13 +90,13 @@ def calibration_images(config: config_lib.Config) -> list[np.ndarray]:
     DataError: they cannot be read.
   """
   count = config.export.calibration_images
-  dataset = samples(config, config.data.train_split, count)
-  with reading():
+  dataset = evenly_spaced(config, config.data.train_split, count)
+  with data_errors():
     return [example['image'] for example in dataset.as_numpy_iterator()]
 
 
 @contextlib.contextmanager
-def reading() -> Iterator[None]:
+def data_errors() -> Iterator[None]:
   """Turns what a damaged image causes into a DataError."""
   try:
     yield

@@ -1,22 +1,16 @@
-"""SavedModels for TF Serving: main norms only, two signatures, warm-up.
+"""SavedModels for TF Serving: main norms only, two signatures, warm-up."""
 
-A version is written under a temporary name that a server does not look at and
-renamed when it is whole.
-"""
-
-from collections.abc import Iterator, Sequence
-import contextlib
+from collections.abc import Sequence
 import os
-import time
 from typing import Optional
-import uuid
 
-from absl import logging
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.data import preprocessing
+from efficientnet_advprop.export import quiet
+from efficientnet_advprop.export import versions
 from efficientnet_advprop.export import warmup
 from efficientnet_advprop.models import factory
 from efficientnet_advprop.weights import checkpoints
@@ -29,16 +23,15 @@ IMAGES = 'images'
 IMAGE_BYTES = 'image_bytes'
 
 LABELS_FILE = 'labels.txt'
-LAST_VERSION_FILE = 'last_version.txt'  # Beside the versions.
 _TOP_K = 5
 _MAGIC_NUMBERS = (b'\xff\xd8\xff', b'\x89PNG', b'GIF8', b'BM')
 
 
 class ServingModule(tf.Module):
-  """What is exported: the variables of one network and its signatures.
+  """Holds what is exported: the variables of a network and its signatures.
 
-  The network itself stays outside of it: Keras would otherwise trace and write
-  every layer once more.
+  The network itself is not an attribute: Keras would trace and write every
+  layer a second time.
   """
 
   def __init__(
@@ -165,72 +158,6 @@ def checked_class_names(
   return list(class_names)
 
 
-@contextlib.contextmanager
-def writing(export_dir: str) -> Iterator[None]:
-  """Turns what the file system refuses into an ExportError."""
-  try:
-    yield
-  except OSError as error:
-    reason = error.strerror or str(error)
-    raise errors.ExportError(
-      f'{export_dir}: cannot be written to: {reason}'
-    ) from error
-  except tf.errors.OpError as error:
-    reason = error.message.splitlines()[0]
-    raise errors.ExportError(
-      f'{export_dir}: cannot be written to: {reason}'
-    ) from error
-
-
-@contextlib.contextmanager
-def incomplete_version(export_dir: str) -> Iterator[str]:
-  """Yields a folder for a version that `publish` makes known when it is whole.
-
-  If that does not come about, nothing of it is left behind.
-
-  Raises:
-    ExportError: the folder cannot be made.
-  """
-  # A server looks only at folders whose names are numbers.
-  folder = os.path.join(export_dir, f'incomplete-{uuid.uuid4().hex}')
-  try:
-    with writing(export_dir):
-      tf.io.gfile.makedirs(folder)
-    yield folder
-  finally:
-    if tf.io.gfile.exists(folder):
-      tf.io.gfile.rmtree(folder)
-
-
-def publish(folder: str) -> str:
-  """Renames a whole version to its number and returns the new path.
-
-  The number is the time in seconds, or the next one above all that were given
-  before if that is later. The last one given is kept in a file, so that not
-  even the number of a deleted version comes again.
-  """
-  export_dir = os.path.dirname(folder)
-  record = os.path.join(export_dir, LAST_VERSION_FILE)
-  with writing(export_dir):
-    names = [name.rstrip('/') for name in tf.io.gfile.listdir(export_dir)]
-    numbers = [int(name) for name in names if name.isdigit()]
-    version = max(int(time.time()), 1 + max([_last_version(record), *numbers]))
-    # Known first: if the rename fails, the number is lost, not given twice.
-    with tf.io.gfile.GFile(record, 'w') as file:
-      file.write(f'{version}\n')
-    path = os.path.join(export_dir, str(version))
-    tf.io.gfile.rename(folder, path)
-  return path
-
-
-def _last_version(record: str) -> int:
-  if not tf.io.gfile.exists(record):
-    return 0
-  with tf.io.gfile.GFile(record) as file:
-    text = file.read().strip()
-  return int(text) if text.isdigit() else 0
-
-
 def write_saved_model(
   model: tf.keras.Model,
   config: config_lib.Config,
@@ -262,24 +189,11 @@ def write_saved_model(
     (FLOAT_SIGNATURE, {IMAGES: images}),
     (BYTES_SIGNATURE, {IMAGE_BYTES: encoded}),
   ]
-  with writing(os.path.dirname(directory)):
-    with quiet():
+  with versions.export_errors(os.path.dirname(directory)):
+    with quiet.quiet_logs():
       tf.saved_model.save(module, directory, signatures)
     warmup.write(directory, config.model.name, requests)
     write_labels(directory, class_names)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-  """Hides TensorFlow's notes on names and paths, which alarm for nothing."""
-  levels = logging.get_verbosity(), tf.get_logger().level
-  logging.set_verbosity(logging.WARNING)
-  tf.get_logger().setLevel('WARNING')
-  try:
-    yield
-  finally:
-    logging.set_verbosity(levels[0])
-    tf.get_logger().setLevel(levels[1])
 
 
 def write_labels(directory: str, class_names: Sequence[str]) -> None:
@@ -287,32 +201,3 @@ def write_labels(directory: str, class_names: Sequence[str]) -> None:
   path = os.path.join(directory, LABELS_FILE)
   with tf.io.gfile.GFile(path, 'w') as file:
     file.write(''.join(f'{name}\n' for name in class_names))
-
-
-def export_saved_model(
-  config: config_lib.Config,
-  checkpoint: str,
-  export_dir: str,
-  class_names: Optional[Sequence[str]] = None,
-) -> str:
-  """Writes the network of a checkpoint as a new version for TF Serving.
-
-  Args:
-    config: of the run; `model`, `data` and `eval.weights` count.
-    checkpoint: a model_dir, its `checkpoints` folder, or the path of one
-      checkpoint without the suffixes of its files.
-    export_dir: the model's base folder on the server.
-    class_names: one for each class; None: their numbers.
-
-  Returns:
-    The version's folder, `<export_dir>/<version>`.
-
-  Raises:
-    ExportError: there is no such checkpoint, the names do not fit, or the
-      folder cannot be written to. Nothing is left behind.
-  """
-  names = checked_class_names(class_names, config.data.num_classes)
-  model, _ = restored_model(config, checkpoint)
-  with incomplete_version(export_dir) as folder:
-    write_saved_model(model, config, names, folder)
-    return publish(folder)

@@ -123,56 +123,16 @@ def test_mixed_precision_does_not_reach_the_export(config, model_dir):
   assert model.blocks[0].project.compute_dtype == 'float32'
 
 
-def test_version_numbers_are_never_reused(tmp_path):
-  def publish():
-    with saved_model.incomplete_version(os.fspath(tmp_path)) as folder:
-      return saved_model.publish(folder)
-
-  first = publish()
-  second = publish()
-  assert int(os.path.basename(second)) > int(os.path.basename(first))
-  os.rmdir(second)
-  third = publish()
-  assert int(os.path.basename(third)) > int(os.path.basename(second))
-  (tmp_path / '99999999999').mkdir()
-  assert publish() == os.fspath(tmp_path / '100000000000')
-
-
-def test_failed_version_leaves_nothing(tmp_path):
-  version = saved_model.incomplete_version(os.fspath(tmp_path))
-  with pytest.raises(KeyError), version as folder:
-    pathlib.Path(folder, 'part').write_text('x')
-    raise KeyError('x')
-  assert not list(tmp_path.iterdir())
-
-
 def test_missing_checkpoint(config, tmp_path):
-  target = tmp_path / 'export'
   with pytest.raises(ExportError, match='no checkpoint found') as caught:
-    saved_model.export_saved_model(
-      config, os.fspath(tmp_path), os.fspath(target)
-    )
+    saved_model.restored_model(config, os.fspath(tmp_path))
   assert len(str(caught.value).splitlines()) == 1
-  assert not target.exists()
 
 
 @pytest.mark.parametrize('names', [['a', 'b'], ['a', 'b', 'c\nd']])
-def test_class_names_must_fit(config, model_dir, tmp_path, names):
+def test_class_names_must_fit(names):
   with pytest.raises(ExportError, match='class_names'):
-    saved_model.export_saved_model(
-      config, model_dir, os.fspath(tmp_path), names
-    )
-
-
-@pytest.mark.parametrize('folder', ['file', '/sys'])
-def test_unwritable_folder(tmp_path, folder):
-  (tmp_path / 'file').write_text('')
-  # /sys takes no new folders, even from root.
-  export_dir = os.fspath(tmp_path / folder / 'export')
-  version = saved_model.incomplete_version(export_dir)
-  with pytest.raises(ExportError, match='cannot be written to') as caught:
-    version.__enter__()
-  assert len(str(caught.value).splitlines()) == 1
+    saved_model.checked_class_names(names, 3)
 
 
 def test_full_disk_leaves_nothing(config, model_dir, tmp_path):
@@ -181,9 +141,7 @@ def test_full_disk_leaves_nothing(config, model_dir, tmp_path):
   resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
   try:
     with pytest.raises(ExportError, match='cannot be written to'):
-      saved_model.export_saved_model(
-        config, model_dir, os.fspath(tmp_path), tiny_network.CLASS_NAMES
-      )
+      tiny_network.write_version(config, model_dir, os.fspath(tmp_path))
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
   assert not list(tmp_path.iterdir())

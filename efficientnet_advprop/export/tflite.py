@@ -5,16 +5,14 @@ kernels (XNNPACK) and is slower by more than half.
 """
 
 from collections.abc import Iterable, Iterator
-import contextlib
 import struct
 from typing import Any, Callable, Optional
-import warnings
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.lite.tools import flatbuffer_utils
 
-from efficientnet_advprop.export import saved_model
+from efficientnet_advprop.export import quiet
 
 # Files whose arithmetic is the network's own. The others must prove their
 # accuracy.
@@ -49,7 +47,7 @@ def convert(
     converter.target_spec.supported_types = [tf.float16]
   if variant == 'int8':
     converter.representative_dataset = representative(calibration)
-  with quiet():
+  with quiet.quiet_logs():
     return converter.convert()
 
 
@@ -86,15 +84,6 @@ def representative(
   return lambda: ([image[np.newaxis]] for image in images)
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-  """Hides notes on names and paths, and that TFLite is to leave TensorFlow."""
-  with saved_model.quiet(), warnings.catch_warnings():
-    warnings.simplefilter('ignore', UserWarning)
-    warnings.simplefilter('ignore', DeprecationWarning)
-    yield
-
-
 class Reader:
   """Runs a TFLite file, one image at a time."""
 
@@ -109,7 +98,7 @@ class Reader:
       flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
     except (struct.error, IndexError, TypeError, ValueError) as error:
       raise ValueError(f'no whole TFLite file: {error}') from error
-    with quiet():
+    with quiet.quiet_logs():
       interpreter = tf.lite.Interpreter(
         model_content=content, num_threads=num_threads
       )

@@ -10,7 +10,7 @@ from efficientnet_advprop.testing import tiny_network
 
 @pytest.fixture(scope='module')
 def examples(config):
-  dataset = sample_images.samples(config, 'validation', 12)
+  dataset = sample_images.evenly_spaced(config, 'validation', 12)
   return next(dataset.batch(12).as_numpy_iterator())
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 import dataclasses
-import json
 import os
 from typing import Callable, Optional
 
@@ -10,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from efficientnet_advprop.base import errors
+from efficientnet_advprop.base import files
 from efficientnet_advprop.export import saved_model
 from efficientnet_advprop.export import tflite
 
@@ -26,7 +26,7 @@ Reader = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-  """How the probabilities of one reader relate to the trained network's.
+  """How the probabilities of one reader agree with the trained network's.
 
   Attributes:
     reader: its name.
@@ -65,15 +65,15 @@ class Agreement:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
-  """Figures of all readers on the same images."""
+class AgreementTable:
+  """How all readers of an export agree with the trained network."""
 
   num_images: int
   top_1_accuracy: float
   readers: list[Agreement]
 
-  def table(self) -> str:
-    """The report as text, a line for each reader."""
+  def text(self) -> str:
+    """Formats the table as text, a line for each reader."""
     lines = [
       f'Agreement with the trained network on {self.num_images} images'
       f' (its top-1 accuracy: {self.top_1_accuracy:.2%}):'
@@ -134,13 +134,13 @@ def compare(
   readers: Mapping[str, Reader],
   images: tf.data.Dataset,
   allowed_drops: Mapping[str, float],
-) -> Report:
+) -> AgreementTable:
   """Runs the trained network and all readers on the same images.
 
   Args:
     network: the trained network.
     readers: of exported files, by their names.
-    images: see `samples.samples`.
+    images: as `sample_images.evenly_spaced` returns them.
     allowed_drops: percentage points of accuracy that the readers of inexact
       files may lose, by their names.
 
@@ -175,7 +175,7 @@ def compare(
         allowed_drop=allowed_drops.get(name),
       )
     )
-  return Report(len(truth), accuracy, agreements)
+  return AgreementTable(len(truth), accuracy, agreements)
 
 
 def _accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -189,20 +189,19 @@ def _equal_top_1(probabilities: np.ndarray, reference: np.ndarray) -> float:
 
 
 def write_report(
-  directory: str, report: Report, facts: Mapping[str, object]
+  directory: str, table: AgreementTable, facts: Mapping[str, object]
 ) -> str:
-  """Writes the report as JSON beside the exported files.
+  """Writes the table as JSON next to the exported files.
 
   Args:
     directory: of the version.
-    report: its figures.
-    facts: about the network and the images, written in front of them.
+    table: the figures.
+    facts: about the network and the images, written before the figures.
 
   Returns:
     The path of the file.
   """
   path = os.path.join(directory, REPORT_FILE)
-  values = {**facts, **dataclasses.asdict(report)}
-  with tf.io.gfile.GFile(path, 'w') as file:
-    file.write(json.dumps(values, indent=2) + '\n')
+  values = {**facts, **dataclasses.asdict(table)}
+  files.write_json(path, values, indent=2)
   return path

@@ -33,28 +33,28 @@ def _compare(change, allowed_drops=()):
 
 
 def test_equal_files_pass():
-  report = _compare([0, 0, 0])
-  (row,) = report.readers
-  assert report.num_images == 4
-  assert report.top_1_accuracy == row.top_1_accuracy == 0.75
+  table = _compare([0, 0, 0])
+  (row,) = table.readers
+  assert table.num_images == 4
+  assert table.top_1_accuracy == row.top_1_accuracy == 0.75
   assert row.max_difference == 0
   assert row.equal_top_1 == 1
-  report.check()
+  table.check()
 
 
 def test_ties_are_no_disagreement():
-  report = _compare([-1e-5, 0, 0])  # Turns the tie of the third image.
-  assert report.readers[0].equal_top_1 == 1
-  report.check()
+  table = _compare([-1e-5, 0, 0])  # Turns the tie of the third image.
+  assert table.readers[0].equal_top_1 == 1
+  table.check()
 
 
 def test_a_disagreement_fails():
-  report = _compare([0, 0, 0.35])
-  (row,) = report.readers
+  table = _compare([0, 0, 0.35])
+  (row,) = table.readers
   np.testing.assert_allclose(row.max_difference, 0.35)
   assert row.equal_top_1 == 0.75
   with pytest.raises(errors.ExportError, match='file disagrees') as caught:
-    report.check()
+    table.check()
   assert len(str(caught.value).splitlines()) == 1
 
 
@@ -71,14 +71,14 @@ def test_the_allowed_drop_itself_is_allowed():
   right = np.array([[1, 0]] * 59 + [[0, 1]] * 41, np.float32)
   wrong = np.array([[1, 0]] * 58 + [[0, 1]] * 42, np.float32)
   values = dict(image=right, encoded=np.full(100, b''), label=labels)
-  report = verification.compare(
+  table = verification.compare(
     lambda images, encoded: images,
     {'file': _in_order(wrong)},
     tf.data.Dataset.from_tensor_slices(values),
     {'file': 1.0},
   )
-  report.check()
-  assert report.readers[0].accuracy_drop == 1
+  table.check()
+  assert table.readers[0].accuracy_drop == 1
 
 
 def _in_order(probabilities):

@@ -6,6 +6,10 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.export import saved_model
+from efficientnet_advprop.export import versions
+
 CLASS_NAMES = ['blue', 'green', 'red']
 STEP = 40  # Of the checkpoint.
 SIZE = 32
@@ -56,7 +60,7 @@ def fit(network: tf.keras.Model, images: tf.data.Dataset) -> None:
 
   Args:
     network: any.
-    images: see `samples.samples`.
+    images: as `sample_images.evenly_spaced` returns them.
   """
   rng = np.random.default_rng(1)
   for variable in network.variables:
@@ -78,3 +82,20 @@ def fit(network: tf.keras.Model, images: tf.data.Dataset) -> None:
   kernel = tf.linalg.lstsq((features - mean) / scale, targets, 0.1) / scale
   network.classifier.kernel.assign(kernel)
   network.classifier.bias.assign(tf.squeeze(-mean @ kernel, 0))
+
+
+def write_version(
+  config: config_lib.Config, model_dir: str, export_dir: str
+) -> str:
+  """Writes the network of a run as a version that nothing has verified.
+
+  Returns:
+    The version's folder, `<export_dir>/<number>`.
+  """
+  names = CLASS_NAMES
+  if config.data.num_classes != len(names):
+    names = saved_model.checked_class_names(None, config.data.num_classes)
+  model, _ = saved_model.restored_model(config, model_dir)
+  with versions.new_version(export_dir) as folder:
+    saved_model.write_saved_model(model, config, names, folder)
+    return versions.publish(folder)

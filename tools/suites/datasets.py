@@ -15,7 +15,7 @@ from efficientnet_advprop.base import files
 from efficientnet_advprop.data import preprocessing
 from efficientnet_advprop.data import records
 from efficientnet_advprop.data import sources
-from efficientnet_advprop.evaluation import corruptions
+from efficientnet_advprop.evaluation import corrupted_sets
 from tools.suites import suite as suite_lib
 from tools.tfrecords import shards
 
@@ -58,7 +58,7 @@ def prepare(
   data = dataclasses.replace(config.data, dir=directory, eval_crop_padding=0)
   config = dataclasses.replace(config, data=data, model=model)
   corrupted = os.path.join(directory, 'corruptions')
-  corruptions.write_corrupted(
+  corrupted_sets.write(
     config,
     corrupted,
     num_images=suite.corrupted_images,

@@ -26,7 +26,7 @@ class _Brightener:
 
 @pytest.fixture(name='data_dir')
 def _data_dir(tmp_path, monkeypatch):
-  monkeypatch.setattr(corruptions, '_package', lambda: _Brightener)
+  monkeypatch.setattr(corruptions, 'package', lambda: _Brightener)
   monkeypatch.setattr(corruptions, 'NAMES', ('fog', 'frost'))
   data_dir = tmp_path / 'whole'
   data_dir.mkdir()

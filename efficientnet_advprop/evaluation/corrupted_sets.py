@@ -1,0 +1,223 @@
+"""Corrupted copies of a test set: 15 corruptions in 5 severities, 75 files.
+
+Each file appears when it is whole, so that an interrupted call is resumed. The
+folder's `corrupted.json` records of which images the set is made.
+"""
+
+from collections.abc import Iterator, Sequence
+import concurrent.futures
+import contextlib
+import dataclasses
+import json
+import multiprocessing
+import os
+from typing import Callable, Optional
+
+import numpy as np
+import tensorflow as tf
+
+from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.base import errors
+from efficientnet_advprop.base import files
+from efficientnet_advprop.data import pipeline
+from efficientnet_advprop.data import records
+from efficientnet_advprop.data import sources
+from efficientnet_advprop.evaluation import corruptions
+
+MANIFEST = 'corrupted.json'
+
+_BATCH = 64
+# Small images are stored without loss, like CIFAR-10-C; larger ones as JPEGs
+# of the quality of ImageNet-C, which are a tenth of the size.
+_LOSSLESS_SIDE = 64
+_JPEG_QUALITY = 85
+
+
+def data_of(
+  config: config_lib.DataConfig, directory: str, name: str
+) -> config_lib.DataConfig:
+  """Returns the settings that read a corruption, with a split per severity.
+
+  Args:
+    config: the settings of the run's data.
+    directory: of the whole set.
+    name: of the corruption.
+
+  Returns:
+    Settings with the folder `<directory>/<name>`, whose split `<severity>` is a
+    folder of class folders or TFRecords.
+  """
+  return dataclasses.replace(config, dir=os.path.join(directory, name))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+  """The images of one corruption, in the severities that are missing."""
+
+  config: config_lib.Config
+  directory: str
+  num_images: int
+  seed: int
+  name: str
+  severities: tuple[int, ...]
+
+  def path(self, severity: int) -> str:
+    name = f'{severity}-00000-of-00001'
+    return os.path.join(self.directory, self.name, name)
+
+
+def write(
+  config: config_lib.Config,
+  directory: str,
+  seed: int = 0,
+  num_images: Optional[int] = None,
+  num_workers: int = 1,
+  report: Optional[Callable[[int, int], None]] = None,
+) -> None:
+  """Writes a split in all corruptions and severities as TFRecords.
+
+  The images of `data.eval_split` are cropped and resized to
+  `model.image_size` as for evaluation, then corrupted. Existing files stay as
+  they are, so that the next call resumes an interrupted one.
+
+  Args:
+    config: of a run; its data and image size count.
+    directory: gets `<corruption>/<severity>-00000-of-00001`.
+    seed: of everything random.
+    num_images: how many images, evenly spaced in the order of reading, which
+      takes turns among files; None for all.
+    num_workers: number of processes; 1 is this one alone.
+    report: called with the number of corruptions done and their total.
+
+  Raises:
+    ConfigError: the images are too small, or their number is not possible.
+    DataError: the images cannot be read, the folder holds another test set, or
+      a package is missing.
+  """
+  corruptions.package()
+  size, split = config.model.image_size, config.data.eval_split
+  if size < corruptions.MIN_SIDE:
+    allowed = f'at least {corruptions.MIN_SIDE} for corruptions'
+    raise config_lib.ConfigError('model.image_size', size, allowed)
+  total = pipeline.num_images(config, split)
+  count = total if num_images is None else num_images
+  if not 1 <= count <= total:
+    allowed = f'1 to {total}, the images of {split}'
+    raise config_lib.ConfigError('num_images', count, allowed)
+  _check_manifest(config, directory, seed, count)
+  jobs = []
+  for name in corruptions.NAMES:
+    os.makedirs(os.path.join(directory, name), exist_ok=True)
+    job = _Job(config, directory, count, seed, name, corruptions.SEVERITIES)
+    missing = [
+      s for s in corruptions.SEVERITIES if not os.path.exists(job.path(s))
+    ]
+    if missing:
+      jobs.append(dataclasses.replace(job, severities=tuple(missing)))
+  done = len(corruptions.NAMES) - len(jobs)
+  for _ in _run(jobs, num_workers):
+    done += 1
+    if report is not None:
+      report(done, len(corruptions.NAMES))
+
+
+def _run(jobs: Sequence[_Job], num_workers: int) -> Iterator[None]:
+  if num_workers == 1:
+    yield from map(_write, jobs)
+    return
+  # Forked processes would inherit TensorFlow's locked threads.
+  context = multiprocessing.get_context('spawn')
+  with concurrent.futures.ProcessPoolExecutor(num_workers, context) as pool:
+    futures = [pool.submit(_write, job) for job in jobs]
+    try:
+      for future in concurrent.futures.as_completed(futures):
+        yield future.result()
+    finally:
+      for future in futures:
+        future.cancel()
+
+
+def _check_manifest(
+  config: config_lib.Config, directory: str, seed: int, count: int
+) -> None:
+  """Records what the folder will hold, or compares it with the record."""
+  facts = {
+    'data_dir': sources.data_dir(config.data),
+    'split': config.data.eval_split,
+    'image_size': config.model.image_size,
+    'eval_crop_padding': config.data.eval_crop_padding,
+    'num_images': count,
+    'seed': seed,
+  }
+  path = os.path.join(directory, MANIFEST)
+  try:
+    with open(path, encoding='utf-8') as file:
+      found = json.load(file)
+  except FileNotFoundError:
+    os.makedirs(directory, exist_ok=True)
+    files.write_json(path, facts, indent=2)
+    return
+  except ValueError:
+    raise errors.DataError(f'{path}: not JSON; use another folder') from None
+  for key, value in facts.items():
+    if found.get(key) != value:
+      raise errors.DataError(
+        f'{directory}: holds a corrupted set whose {key} is'
+        f' {found.get(key)!r}, not {value!r}; use another folder'
+      )
+
+
+def _write(job: _Job) -> None:
+  """Writes the files of a corruption, each whole or not at all."""
+  temporary = {n: f'{job.path(n)}.tmp' for n in job.severities}
+  with contextlib.ExitStack() as stack:
+    writers = {
+      severity: stack.enter_context(tf.io.TFRecordWriter(path))
+      for severity, path in temporary.items()
+    }
+    for index, image, label in _images(job.config, job.num_images):
+      for severity, writer in writers.items():
+        corrupted = corruptions.corrupt(
+          image, job.name, severity, job.seed, index
+        )
+        writer.write(_example(corrupted, label))
+  for severity, path in temporary.items():
+    os.replace(path, job.path(severity))
+
+
+def _images(
+  config: config_lib.Config, count: int
+) -> Iterator[tuple[int, np.ndarray, int]]:
+  """Yields evenly spaced images: position, uint8 pixels, label."""
+  split = config.data.eval_split
+  total = pipeline.num_images(config, split)
+  picked = {number * total // count for number in range(count)}
+  dataset = pipeline.eval_dataset(config, split, batch_size=_BATCH)
+  start = 0
+  try:
+    for batch in dataset.as_numpy_iterator():
+      pixels = np.rint((batch['image'] + 1) * 127.5).astype(np.uint8)
+      for row in np.flatnonzero(batch['weight']):
+        if start + row in picked:
+          yield start + int(row), pixels[row], int(batch['label'][row])
+      start += len(pixels)
+  except tf.errors.OpError as error:
+    raise records.explain(error) from error
+
+
+def _example(image: np.ndarray, label: int) -> bytes:
+  """Encodes a record of the ImageNet schema."""
+  if max(image.shape[:2]) <= _LOSSLESS_SIDE:
+    encoded = tf.io.encode_png(image).numpy()
+  else:
+    encoded = tf.io.encode_jpeg(image, quality=_JPEG_QUALITY).numpy()
+  features = {
+    'image/encoded': tf.train.Feature(
+      bytes_list=tf.train.BytesList(value=[encoded])
+    ),
+    'image/class/label': tf.train.Feature(
+      int64_list=tf.train.Int64List(value=[label + 1])
+    ),
+  }
+  message = tf.train.Example(features=tf.train.Features(feature=features))
+  return message.SerializeToString()
