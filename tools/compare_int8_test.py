@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.export import quiet
 from efficientnet_advprop.export import tflite
 from efficientnet_advprop.models import factory
 from tools import compare_int8
@@ -23,7 +24,7 @@ def files(images):
 
 
 def _kinds(content):
-  with tflite.quiet():
+  with quiet.quiet_logs():
     interpreter = tf.lite.Interpreter(model_content=content)
   return [
     np.dtype(details['dtype']).name

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 import os
 import platform
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from absl import logging
 import tensorflow as tf

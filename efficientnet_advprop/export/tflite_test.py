@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from efficientnet_advprop.export import quiet
 from efficientnet_advprop.export import sample_images
 from efficientnet_advprop.export import saved_model
 from efficientnet_advprop.export import tflite
@@ -45,7 +46,7 @@ def test_smaller_variants_are_smaller(files):
 
 def test_inputs_and_outputs(files):
   for content in files.values():
-    with tflite.quiet():
+    with quiet.quiet_logs():
       interpreter = tf.lite.Interpreter(model_content=content)
     (images,) = interpreter.get_input_details()
     (probabilities,) = interpreter.get_output_details()
@@ -55,7 +56,7 @@ def test_inputs_and_outputs(files):
 
 
 def test_int8_has_integer_activations_and_a_scale_per_channel(files):
-  with tflite.quiet():
+  with quiet.quiet_logs():
     interpreter = tf.lite.Interpreter(model_content=files['int8'])
   details = interpreter.get_tensor_details()
   floats = [d for d in details if d['dtype'] == np.float32]
