@@ -117,7 +117,7 @@ def test_what_does_not_fit_is_refused(config, strategy, model_dir, files):
   values = config_lib.to_dict(config)
   values['model']['image_size'] = 16
   other = _with_network(config_lib.from_dict(values), files[0])
-  with pytest.raises(errors.ExportError, match=r'image_size=8, .*=16'):
+  with pytest.raises(errors.ExportError, match=r'image_size=8; .*=16'):
     evaluating.run(other, strategy, model_dir)
   two = tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'])
   with pytest.raises(config_lib.ConfigError, match=r'^eval\.network: .*one_d'):
