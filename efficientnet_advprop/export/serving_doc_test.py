@@ -1,22 +1,37 @@
-"""The messages in docs/serving.md are replayed as they stand there."""
+"""The messages and clients in docs/ are run as they are written there."""
 
 import base64
 import concurrent.futures
 import json
 import pathlib
 import re
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from efficientnet_advprop.data import preprocessing
+from efficientnet_advprop.export import saved_model
+from efficientnet_advprop.export import tflite
+
 _ROOT = pathlib.Path(__file__).parents[2]
+
+
+def _blocks(page):
+  text = (_ROOT / 'docs' / page).read_text()
+  return re.findall(r'```(\w+)\n(.*?)```', text, re.DOTALL)
+
+
+def _client(page, word):
+  """The Python block of a page that contains a word."""
+  (found,) = (b for kind, b in _blocks(page) if kind == 'python' and word in b)
+  return found
 
 
 @pytest.fixture(scope='module')
 def blocks():
-  text = (_ROOT / 'docs' / 'serving.md').read_text()
-  return re.findall(r'```(\w+)\n(.*?)```', text, re.DOTALL)
+  return _blocks('serving.md')
 
 
 @pytest.fixture(scope='module')
@@ -103,8 +118,8 @@ def server(loaded):
   server.stop(None)
 
 
-def test_grpc(blocks, server, encoded, tmp_path, monkeypatch):
-  (client,) = (block for kind, block in blocks if kind == 'python')
+def test_grpc(server, encoded, tmp_path, monkeypatch):
+  client = _client('serving.md', 'grpc')
   (tmp_path / 'picture.jpg').write_bytes(encoded[0])
   monkeypatch.chdir(tmp_path)
   names: dict = {}
@@ -125,3 +140,66 @@ def test_grpc(blocks, server, encoded, tmp_path, monkeypatch):
     assert caught.value.details()
   names['stub'].Predict(request, timeout=60)
   names['channel'].close()
+
+
+def test_python_without_a_server(version, encoded, tmp_path, monkeypatch):
+  client = _client('serving.md', 'tf.saved_model.load')
+  (tmp_path / 'picture.jpg').write_bytes(encoded[0])
+  monkeypatch.chdir(tmp_path)
+  (path,) = re.findall(r"load\('(.*)'\)", client)
+  names: dict = {}
+  exec(client.replace(path, version), names)
+  assert names['names'][0] == b'blue'
+  assert np.all(np.diff(names['shares']) <= 0)
+
+
+@pytest.fixture
+def tflite_client(config, model_dir, version, encoded, tmp_path, monkeypatch):
+  """What the client on the page of TFLite leaves behind."""
+  model, _ = saved_model.restored_model(config, model_dir)
+  (tmp_path / 'model.tflite').write_bytes(tflite.convert(model, 'float32'))
+  shutil.copy(pathlib.Path(version, 'labels.txt'), tmp_path)
+  (tmp_path / 'picture.jpg').write_bytes(encoded[0])
+  monkeypatch.chdir(tmp_path)
+  names: dict = {}
+  exec(_client('mobile.md', 'tf.lite.Interpreter'), names)
+  return names
+
+
+def test_the_tflite_client_sees_what_the_evaluation_sees(
+  tflite_client, config, encoded, tmp_path
+):
+  size, padding = config.model.image_size, config.data.eval_crop_padding
+  for number, content in enumerate(encoded):
+    path = tmp_path / str(number)
+    path.write_bytes(content)
+    expected = preprocessing.evaluation_image(content, size, padding)
+    actual = (tflite_client['prepare'](path, size)[0] + 1) * 127.5
+    # In levels. Pillow's JPEG decoder may round another way.
+    np.testing.assert_allclose(actual, expected, atol=1.1)
+
+
+def test_the_tflite_client_answers_as_the_server(
+  tflite_client, loaded, encoded
+):
+  images = tf.constant(encoded[:1])
+  outputs = loaded.signatures['encoded_images'](image_bytes=images)
+  shares = tflite_client['shares']
+  np.testing.assert_allclose(shares, outputs['probabilities'][0], atol=2e-3)
+  best = tflite_client['names'][int(np.argmax(shares))]
+  assert best == outputs['top_classes'][0, 0].numpy().decode() == 'blue'
+
+
+def test_the_tflite_client_resizes_as_tensorflow():
+  """Enlarged and reduced, without any decoder in between."""
+  client = _client('mobile.md', 'def taps').partition('def prepare')[0]
+  names: dict = {}
+  exec(client, names)
+  rng = np.random.default_rng(0)
+  for side, size in ((20, 32), (32, 32), (61, 32), (256, 224)):
+    image = rng.integers(0, 256, (side, side, 3)).astype(np.uint8)
+    matrix = names['taps'](side, size)
+    actual = np.einsum('iy,yxc,jx->ijc', matrix, image, matrix)
+    expected = preprocessing.resize(image, size)
+    # TensorFlow looks the kernel up at 1,024 places.
+    np.testing.assert_allclose(np.clip(actual, 0, 255), expected, atol=0.25)
