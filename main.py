@@ -1,6 +1,6 @@
 """Trains, evaluates and exports EfficientNets with AdvProp.
 
-  python main.py --mode=train_and_eval --model_name=efficientnet-b7
+  .venv/bin/python main.py --mode=train_and_eval --model_name=efficientnet-b7
 
 README.md shows more.
 """

@@ -1,6 +1,6 @@
 """Measures the size and speed of exported files against plain Keras.
 
-  python tools/benchmark_export.py --model_name=efficientnet-b0
+  .venv/bin/python tools/benchmark_export.py --model_name=efficientnet-b0
 
 CPU time on one thread, which is the latency of an otherwise idle core, as a
 ratio to the network of keras.applications in a `tf.function`, in the same

@@ -15,7 +15,7 @@ tools/measuring/input_peers.py describes the peers. Pictures are crops of the
 two photographs that come with scikit-learn (an optional install), without it
 drawn noise with the spectrum of photographs, as JPEGs of 500 x 400 pixels.
 
-  python tools/benchmark_input.py --quick
+  .venv/bin/python tools/benchmark_input.py --quick
 """
 
 from collections.abc import Callable, Sequence

@@ -1,6 +1,6 @@
-"""Measures how much memory a training step takes, and what makes it less.
+r"""Measures how much memory a training step takes, and what makes it less.
 
-  python tools/benchmark_memory.py --model_name=efficientnet-b0 \
+  .venv/bin/python tools/benchmark_memory.py --model_name=efficientnet-b0 \
       --image_size=224 --batch_size=16
 
 Each variant takes two steps of AdvProp in a process of its own. What counts is

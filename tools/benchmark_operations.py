@@ -11,7 +11,7 @@ Photographs: those that come with scikit-learn and scikit-image (optional
 installs), else drawn noise. One thread; the median over rounds is taken. Ends
 in a line of JSON, and with code 2 if an operation differs by more than a level.
 
-  python tools/benchmark_operations.py
+  .venv/bin/python tools/benchmark_operations.py
 """
 
 from collections.abc import Sequence

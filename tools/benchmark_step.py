@@ -17,7 +17,7 @@ last line is JSON, every value better when smaller:
 
 Without --image_size it measures 224 px at batch 16 and 64 px at batch 64.
 
-  python tools/benchmark_step.py --quick
+  .venv/bin/python tools/benchmark_step.py --quick
 """
 
 from collections.abc import Callable, Sequence

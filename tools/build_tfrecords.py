@@ -1,14 +1,14 @@
-"""Writes images as TFRecords in the schema of the official ImageNet script.
+r"""Writes images as TFRecords in the schema of the official ImageNet script.
 
 An input is a folder of class folders or one of ImageNet's official tar files,
 which need not be extracted. Classes are shuffled into each other. A run that
 was killed goes on where it was when it is started again.
 
-  python tools/build_tfrecords.py --output_dir=<TFRecords> \
+  .venv/bin/python tools/build_tfrecords.py --output_dir=<TFRecords> \
       --input=train=ILSVRC2012_img_train.tar \
       --input=validation=ILSVRC2012_img_val.tar \
       --labels_file=imagenet_2012_validation_synset_labels.txt
-  python tools/build_tfrecords.py --output_dir=<TFRecords> --verify
+  .venv/bin/python tools/build_tfrecords.py --output_dir=<TFRecords> --verify
 """
 
 import collections

@@ -1,6 +1,7 @@
-"""Shows where the norms of a run's domains differ, layer by layer.
+r"""Shows where the norms of a run's domains differ, layer by layer.
 
-  python tools/compare_domains.py --model_dir=runs/efficientnet-b0_advprop
+  .venv/bin/python tools/compare_domains.py \
+      --model_dir=runs/efficientnet-b0_advprop
 
 For each auxiliary domain it compares every norm with the main one and takes the
 mean over channels. With m, v the moving mean and variance (epsilon added, as

@@ -1,6 +1,7 @@
-"""Compares ways to quantize a run's network, on its own images.
+r"""Compares ways to quantize a run's network, on its own images.
 
-  python tools/compare_int8.py --model_dir=runs/efficientnet-b0_advprop
+  .venv/bin/python tools/compare_int8.py \
+      --model_dir=runs/efficientnet-b0_advprop
 
 Every way takes the ranges of activations from the same training images, and is
 tested on the same evaluation images against the trained network:

@@ -1,6 +1,7 @@
-"""Writes one report on the tests of several runs side by side.
+r"""Writes one report on the tests of several runs side by side.
 
-  python tools/compare_runs.py --model_dirs=vanilla,advprop --output_dir=both
+  .venv/bin/python tools/compare_runs.py \
+      --model_dirs=vanilla,advprop --output_dir=both
 
 reads what `--mode=eval` of main.py found in each run; docs/robustness.md shows
 more.

@@ -1,6 +1,6 @@
 """Carries a run and its export from one TensorFlow to another, both ways.
 
-  python tools/compare_stacks.py --other=.venv-newer/bin/python
+  .venv/bin/python tools/compare_stacks.py --other=.venv-newer/bin/python
 
 Each of the two Pythons, the one that runs this and the other, trains a small
 network on the embedded data set, exports it and notes its logits. Then each

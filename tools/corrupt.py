@@ -1,6 +1,7 @@
-"""Writes a test set in the 15 corruptions and 5 severities of ImageNet-C.
+r"""Writes a test set in the 15 corruptions and 5 severities of ImageNet-C.
 
-  python tools/corrupt.py --config_file=hparams/demo.yaml --output_dir=demo-c
+  .venv/bin/python tools/corrupt.py \
+      --config_file=hparams/demo.yaml --output_dir=runs/demo-c
 
 corrupts the split data.eval_split, cropped and resized as the network sees it,
 into TFRecords; `eval.tests.<name>.kind=corruptions` evaluates them. A run that

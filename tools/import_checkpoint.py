@@ -1,6 +1,7 @@
-"""Imports published EfficientNet weights as a run of ours.
+r"""Imports published EfficientNet weights as a run of ours.
 
-  python tools/import_checkpoint.py --checkpoint=/path/to/efficientnet-b0 \
+  .venv/bin/python tools/import_checkpoint.py \
+      --checkpoint=/path/to/efficientnet-b0 \
       --model_name=efficientnet-b0 --model_dir=runs/imported
 
 The checkpoint is in TensorFlow 1's format, as the official EfficientNet and

@@ -1,6 +1,6 @@
 """Draws a small data set for fine-tuning: five shapes, 40 images of each.
 
-  python tools/make_few_shot_data.py --output_dir=/tmp/few_shot
+  .venv/bin/python tools/make_few_shot_data.py --output_dir=runs/few_shot
 
 The scenes are those of the embedded data set, but texture and color of the
 object tell nothing about its class. The images are files in class folders, 40

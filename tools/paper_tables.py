@@ -1,6 +1,6 @@
 """Prints every table of the paper, published and measured side by side.
 
-  python tools/paper_tables.py --runs_dir=runs
+  .venv/bin/python tools/paper_tables.py --runs_dir=runs
 
 A run of the recipe hparams/imagenet/<recipe>.yaml is looked for in
 `<runs_dir>/<recipe>`, as `--model_dir` of main.py. A cell reads

@@ -1,10 +1,10 @@
-"""Draws what the input path makes of a data set: a PNG contact sheet.
+r"""Draws what the input path makes of a data set: a PNG contact sheet.
 
 One row per image: the original, a random crop, each operation of AutoAugment
 and RandAugment on that crop (as strong as --level), and the two views that
 fine-grained AdvProp trains on.
 
-  python tools/preview_data.py --data_dir=<images> \
+  .venv/bin/python tools/preview_data.py --data_dir=<images> \
       --split=train --output=/tmp/preview.png
 
 Without --data_dir the embedded data set is shown.

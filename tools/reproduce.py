@@ -1,6 +1,6 @@
-"""Runs a suite of methods, strengths, widths and seeds; tests the claims.
+r"""Runs a suite of methods, strengths, widths and seeds; tests the claims.
 
-  python tools/reproduce.py --suite=hparams/suites/cifar10.yaml \
+  .venv/bin/python tools/reproduce.py --suite=hparams/suites/cifar10.yaml \
       --data_dir=<cifar10> --jobs=2
 
 Each run is a process of one thread; `--jobs` run at a time. A finished run

@@ -1,6 +1,6 @@
 """Kills training runs at random moments and compares what they end with.
 
-  python tools/soak.py --kills=20
+  .venv/bin/python tools/soak.py --kills=20
 
 Runs a small network on the embedded data set, once without interruption, then
 again and again with kills: by SIGKILL while it starts, trains or saves, and by
@@ -16,7 +16,7 @@ With several replicas or processes the uninterrupted run is also compared with
 that of one device. The global batches are the same, the order of sums is not,
 and what differs grows with the steps: look at it with few, and no kills:
 
-  python tools/soak.py --kills=0 --steps=6 --replicas=2
+  .venv/bin/python tools/soak.py --kills=0 --steps=6 --replicas=2
 
 Ends in one line of JSON: `tried` kills, and how many of them lie in runs that
 ended `equal`; `loss_difference` and `state_difference` from one device, the
