@@ -76,7 +76,7 @@ def _run_exported(
       )
   config = _feasible(config, network)
   version = os.path.abspath(path)
-  if network.is_tflite:
+  if network.is_file:
     name, _ = os.path.splitext(os.path.basename(version))
     version = f'{os.path.dirname(version)}-{name}'
   folder = os.path.join(model_dir, 'exported', os.path.basename(version))

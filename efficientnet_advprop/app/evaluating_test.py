@@ -65,7 +65,7 @@ def _files(config, model_dir, tmp_path_factory):
   export_dir = str(tmp_path_factory.mktemp('export'))
   version = tiny_network.write_version(config, model_dir, export_dir)
   model, _ = saved_model.restored_model(config, model_dir)
-  path = os.path.join(version, tflite.FILE_NAME)
+  path = os.path.join(version, 'model.tflite')
   with open(path, 'wb') as file:
     file.write(tflite.convert(model, 'float32'))
   return version, path

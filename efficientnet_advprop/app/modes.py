@@ -183,8 +183,7 @@ def export(config: config_lib.Config, model_dir: str, export_dir: str) -> str:
   """
   exported = export_lib.export(config, model_dir, export_dir)
   places = {'SavedModel': exported.version, 'report': exported.report_path}
-  if exported.tflite:
-    places['TFLite'] = exported.tflite
+  places.update(exported.files)
   return _join(exported.agreement.text(), places)
 
 

@@ -97,6 +97,8 @@ def _checked(name: str, value: Any, hint: Any, meta: Mapping[str, Any]) -> Any:
     if not isinstance(value, str):
       raise ConfigError(name, value, allowed(hint, meta))
     return check_choice(name, value, choices) if choices else value
+  if typing.get_origin(hint) is tuple:
+    return _checked_names(name, value, meta['choices'])
   if hint in (int, float):
     try:
       # YAML 1.1 reads `1e-5`, which has no dot, as a string.
@@ -110,6 +112,23 @@ def _checked(name: str, value: Any, hint: Any, meta: Mapping[str, Any]) -> Any:
       raise ConfigError(name, value, allowed(hint, meta))
     return hint(number)
   return value
+
+
+def _checked_names(
+  name: str, value: Any, choices: tuple[str, ...]
+) -> tuple[str, ...]:
+  """Returns a list of different choices; `none` or one name may be a string."""
+  if value is None or value == 'none':
+    return ()
+  names = [value] if isinstance(value, str) else value
+  allowed = (
+    f'none, or a list of different ones of {nearest(str(value), choices)}'
+  )
+  if not isinstance(names, (list, tuple)):
+    raise ConfigError(name, value, allowed)
+  if not set(map(str, names)) <= set(choices) or len(set(names)) < len(names):
+    raise ConfigError(name, value, allowed)
+  return tuple(names)
 
 
 class Checked:
@@ -146,7 +165,7 @@ def build(cls: Any, values: Any) -> Any:
         if value is None and not optional:
           continue  # An empty YAML section.
         value = None if value is None else build(hint, value)
-      elif typing.get_origin(hint) is not None and value is not None:
+      elif typing.get_origin(hint) is Mapping and value is not None:
         value = _sections(typing.get_args(hint)[1], value)
     except ConfigError as error:
       raise error.under(name) from None

@@ -320,9 +320,16 @@ class EvalConfig(fields.Checked):
   # Whether the averaged (`ema`) or the last (`raw`) weights are evaluated and
   # exported. Source: averaged in the official code.
   weights: str = fields.field('ema', choices=('ema', 'raw'))
-  # A checkpoint, the folder of an exported version or a TFLite file to evaluate
-  # with --mode=eval. None: the newest checkpoint in model_dir.
+  # What --mode=eval evaluates: a checkpoint, published weights, the folder of
+  # an exported version, a TFLite, ONNX or .keras file, or `keras:<name>` for a
+  # network of keras.applications. None: the newest checkpoint in model_dir.
   network: Optional[str] = fields.field(None)
+  # Pixels that an ONNX or .keras file of others takes: `advprop` in [-1, 1],
+  # `raw` in [0, 255], `unit` in [0, 1], `imagenet` in [0, 1] less ImageNet's
+  # mean and over its deviation, `caffe` in BGR less the mean of [0, 255].
+  pixels: Optional[str] = fields.field(
+    None, choices=('advprop', 'raw', 'unit', 'imagenet', 'caffe')
+  )
   # Named tests besides the plain evaluation; null takes one out of a recipe.
   tests: Mapping[str, NamedTestConfig] = dataclasses.field(default_factory=dict)
 
@@ -331,10 +338,12 @@ class EvalConfig(fields.Checked):
 class ExportConfig(fields.Checked):
   """What is exported besides the SavedModel, and the test of all files."""
 
-  # The TFLite file that is added.
-  tflite: str = fields.field(
-    'none', choices=('none', 'float32', 'float16', 'dynamic', 'int8')
+  # Variants of TFLite files, such as [float16,int8]; none for no file.
+  tflite: tuple[str, ...] = fields.field(
+    (), choices=('float32', 'float16', 'dynamic', 'int8')
   )
+  # Whether an ONNX file is exported, too.
+  onnx: bool = fields.field(False)
   # Images of data.eval_split on which the files must agree with the network.
   verified_images: int = fields.field(500, low=1)
   # Training images from which int8 learns the ranges of activations.

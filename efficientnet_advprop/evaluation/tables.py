@@ -4,14 +4,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-  """Aligns cells under a header, the first column to the left."""
+def format_table(
+  header: Sequence[str],
+  rows: Sequence[Sequence[str]],
+  left: Sequence[int] = (0,),
+) -> str:
+  """Aligns cells under a header.
+
+  Args:
+    header: of the columns.
+    rows: as many cells each.
+    left: numbers of the columns that are aligned to the left; all others are
+      aligned to the right.
+  """
   lines: list[Sequence[str]] = [header, *rows]
   widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
 
   def join(line: Sequence[str]) -> str:
-    cells = [line[0].ljust(widths[0])]
-    cells += [cell.rjust(width) for cell, width in zip(line[1:], widths[1:])]
+    cells = [
+      cell.ljust(widths[i]) if i in left else cell.rjust(widths[i])
+      for i, cell in enumerate(line)
+    ]
     return '  '.join(cells).rstrip()
 
   rule = '  '.join('-' * width for width in widths)

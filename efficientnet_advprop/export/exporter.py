@@ -2,11 +2,12 @@
 
 import dataclasses
 import os
-from typing import Optional
 
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.base import files
+from efficientnet_advprop.export import onnx_files
 from efficientnet_advprop.export import sample_images
 from efficientnet_advprop.export import saved_model
 from efficientnet_advprop.export import tflite
@@ -20,13 +21,14 @@ class Exported:
 
   Attributes:
     version: the folder for TF Serving.
-    tflite: the path of the TFLite file, if there is one.
+    files: the paths of the TFLite and ONNX files by their titles, such as
+      `TFLite float16`.
     report_path: of the agreement report.
     agreement: its figures; `agreement.text()` is for the user.
   """
 
   version: str
-  tflite: Optional[str]
+  files: dict[str, str]
   report_path: str
   agreement: verification.AgreementTable
 
@@ -36,9 +38,9 @@ def export(
 ) -> Exported:
   """Exports the network of a checkpoint as a new, verified version.
 
-  The version holds the SavedModel, `labels.txt`, `agreement.json` and, if
-  `export.tflite` says so, `model.tflite`. All files are compared with the
-  trained network on images of `data.eval_split` before the version appears
+  The version holds the SavedModel, `labels.txt`, `agreement.json` and the files
+  that `export.tflite` and `export.onnx` ask for. All files are compared with
+  the trained network on images of `data.eval_split` before the version appears
   under its number.
 
   Args:
@@ -51,9 +53,11 @@ def export(
 
   Raises:
     DataError: the images for the comparison cannot be read.
-    ExportError: nothing can be written, or a file does not agree with the
-      network. Nothing is left behind.
+    ExportError: nothing can be written, a package is missing, or a file does
+      not agree with the network. Nothing is left behind.
   """
+  if config.export.onnx:
+    onnx_files.check_packages()
   names = saved_model.checked_class_names(
     sample_images.class_names(config), config.data.num_classes
   )
@@ -62,7 +66,6 @@ def export(
   trained, _ = saved_model.restored_model(
     config, checkpoint, config.auxiliary_domains
   )
-  variant = config.export.tflite
   facts = {
     'model': config.model.name,
     'checkpoint': checkpoint,
@@ -73,36 +76,53 @@ def export(
   with versions.new_version(export_dir) as folder:
     saved_model.write_saved_model(model, config, names, folder)
     readers = verification.saved_model_readers(folder)
-    if variant != 'none':
-      readers[_tflite_name(variant)] = _write_tflite(model, config, folder)
+    written = _write_files(model, config, folder, readers)
     agreement = _compare(config, trained, readers)
     agreement.check()
     with versions.export_errors(export_dir):
       verification.write_report(folder, agreement, facts)
     version = versions.publish(folder)
-  has_tflite = variant != 'none'
   return Exported(
     version=version,
-    tflite=os.path.join(version, tflite.FILE_NAME) if has_tflite else None,
+    files={name: os.path.join(version, file) for name, file in written.items()},
     report_path=os.path.join(version, verification.REPORT_FILE),
     agreement=agreement,
   )
 
 
-def _write_tflite(
-  model: tf.keras.Model, config: config_lib.Config, folder: str
-) -> verification.Reader:
-  """Writes the TFLite file and returns its reader."""
-  variant = config.export.tflite
-  images = (
-    sample_images.calibration_images(config) if variant == 'int8' else None
-  )
-  content = tflite.convert(model, variant, images)
+def _write_files(
+  model: tf.keras.Model,
+  config: config_lib.Config,
+  folder: str,
+  readers: dict[str, verification.Reader],
+) -> dict[str, str]:
+  """Writes TFLite and ONNX files and adds their readers.
+
+  Returns:
+    The names of the files by their titles.
+  """
+  variants = config.export.tflite
+  written = {}
+  for variant in variants:
+    images = None
+    if variant == 'int8':
+      images = sample_images.calibration_images(config)
+    content = tflite.convert(model, variant, images)
+    name = tflite.file_name(variant, variants)
+    _write(folder, name, content)
+    written[_tflite_title(variant)] = name
+    readers[_tflite_title(variant)] = verification.tflite_reader(content)
+  if config.export.onnx:
+    content = onnx_files.convert(model)
+    _write(folder, onnx_files.FILE_NAME, content)
+    written['ONNX'] = onnx_files.FILE_NAME
+    readers['ONNX'] = verification.onnx_reader(content)
+  return written
+
+
+def _write(folder: str, name: str, content: bytes) -> None:
   with versions.export_errors(os.path.dirname(folder)):
-    path = os.path.join(folder, tflite.FILE_NAME)
-    with tf.io.gfile.GFile(path, 'wb') as file:
-      file.write(content)
-  return verification.tflite_reader(content)
+    files.write(os.path.join(folder, name), content)
 
 
 def _compare(
@@ -110,12 +130,13 @@ def _compare(
   trained: tf.keras.Model,
   readers: dict[str, verification.Reader],
 ) -> verification.AgreementTable:
-  split, variant = config.data.eval_split, config.export.tflite
-  allowed_drops = {}
-  if variant not in tflite.EXACT_VARIANTS:
-    allowed_drops[_tflite_name(variant)] = config.export.max_accuracy_drop
+  allowed_drops = {
+    _tflite_title(variant): config.export.max_accuracy_drop
+    for variant in config.export.tflite
+    if variant not in tflite.EXACT_VARIANTS
+  }
   images = sample_images.evenly_spaced(
-    config, split, config.export.verified_images
+    config, config.data.eval_split, config.export.verified_images
   )
   with sample_images.data_errors():
     return verification.compare(
@@ -123,5 +144,5 @@ def _compare(
     )
 
 
-def _tflite_name(variant: str) -> str:
+def _tflite_title(variant: str) -> str:
   return f'TFLite {variant}'

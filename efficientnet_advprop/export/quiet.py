@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 import contextlib
+import os
+import tempfile
 import warnings
 
 from absl import logging
@@ -23,3 +25,24 @@ def quiet_logs() -> Iterator[None]:
   finally:
     logging.set_verbosity(levels[0])
     tf.get_logger().setLevel(levels[1])
+
+
+@contextlib.contextmanager
+def quiet_conversion() -> Iterator[None]:
+  """Hides also what TFLite's native code writes to the standard error.
+
+  It writes a summary of each conversion there, whatever the log level. If the
+  conversion fails, the text is written after all.
+  """
+  with quiet_logs(), tempfile.TemporaryFile() as hidden:
+    standard_error = os.dup(2)
+    os.dup2(hidden.fileno(), 2)
+    try:
+      yield
+    except BaseException:
+      hidden.seek(0)
+      os.write(standard_error, hidden.read())
+      raise
+    finally:
+      os.dup2(standard_error, 2)
+      os.close(standard_error)

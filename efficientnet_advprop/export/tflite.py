@@ -4,7 +4,7 @@ The batch is always one image: a file with a free batch never reaches the fast
 kernels (XNNPACK) and is slower by more than half.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 import struct
 from typing import Any, Callable, Optional
 
@@ -14,12 +14,21 @@ from tensorflow.lite.tools import flatbuffer_utils
 
 from efficientnet_advprop.export import quiet
 
-# Files whose arithmetic is the network's own. The others must prove their
+# Variants that compute what the network computes. The others must prove their
 # accuracy.
 EXACT_VARIANTS = ('float32',)
-FILE_NAME = 'model.tflite'
 
 Images = Iterable[np.ndarray]
+
+
+def file_name(variant: str, variants: Sequence[str]) -> str:
+  """Returns the name of a variant's file: `model.tflite` if it is the only one.
+
+  Args:
+    variant: one of `variants`.
+    variants: all that a version holds.
+  """
+  return 'model.tflite' if len(variants) == 1 else f'model-{variant}.tflite'
 
 
 def convert(
@@ -47,7 +56,7 @@ def convert(
     converter.target_spec.supported_types = [tf.float16]
   if variant == 'int8':
     converter.representative_dataset = representative(calibration)
-  with quiet.quiet_logs():
+  with quiet.quiet_conversion():
     return converter.convert()
 
 
@@ -77,7 +86,7 @@ def create_converter(model: tf.keras.Model) -> tf.lite.TFLiteConverter:
 def representative(
   calibration: Optional[Images],
 ) -> Callable[[], Iterator[list[np.ndarray]]]:
-  """Images as a converter wants them: each in a batch of its own."""
+  """Puts each image into a batch of its own, as a converter takes it."""
   images = [] if calibration is None else list(calibration)
   if not images:
     raise ValueError('int8 needs calibration images')
@@ -98,7 +107,7 @@ class Reader:
       flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
     except (struct.error, IndexError, TypeError, ValueError) as error:
       raise ValueError(f'no whole TFLite file: {error}') from error
-    with quiet.quiet_logs():
+    with quiet.quiet_conversion():
       interpreter = tf.lite.Interpreter(
         model_content=content, num_threads=num_threads
       )

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import files
+from efficientnet_advprop.export import onnx_files
 from efficientnet_advprop.export import saved_model
 from efficientnet_advprop.export import tflite
 
@@ -94,7 +95,7 @@ class AgreementTable:
 
 
 def network_reader(model: tf.keras.Model) -> Reader:
-  """The trained network itself, through its main norms."""
+  """Reads the trained network itself, through its main norms."""
 
   @tf.function
   def classify(images: tf.Tensor) -> tf.Tensor:
@@ -104,7 +105,7 @@ def network_reader(model: tf.keras.Model) -> Reader:
 
 
 def saved_model_readers(directory: str) -> dict[str, Reader]:
-  """Both signatures of a SavedModel."""
+  """Reads both signatures of a SavedModel."""
   loaded = tf.saved_model.load(directory)
   from_images = loaded.signatures[saved_model.FLOAT_SIGNATURE]
   from_bytes = loaded.signatures[saved_model.BYTES_SIGNATURE]
@@ -124,9 +125,15 @@ def saved_model_readers(directory: str) -> dict[str, Reader]:
 
 
 def tflite_reader(content: bytes) -> Reader:
-  """A TFLite file."""
+  """Reads a TFLite file."""
   reader = tflite.Reader(content)
   return lambda images, encoded: reader(images)
+
+
+def onnx_reader(content: bytes) -> Reader:
+  """Reads an ONNX file by onnxruntime."""
+  reader = onnx_files.Reader(content)
+  return lambda images, encoded: reader(images, onnx_files.PROBABILITIES)
 
 
 def compare(
