@@ -75,6 +75,8 @@ def _default(field: 'dataclasses.Field[Any]') -> str:
     return 'none'
   if field.default is None:
     return '`null`'
+  if field.default == ():
+    return '`none`'
   if isinstance(field.default, bool):
     return f'`{str(field.default).lower()}`'
   return f'`{field.default}`' if field.default != '' else 'empty'
@@ -98,7 +100,7 @@ def _rows(cls: Any) -> Iterator[Field]:
     text, _, source = texts[field.name].partition(' Source: ')
     if dataclasses.is_dataclass(hint):
       allowed = f'`null`, or the settings of [attack](#attack){_own(hint)}'
-    elif typing.get_origin(hint) is not None:
+    elif typing.get_origin(hint) not in (None, tuple):
       allowed = 'names with settings, below'
     else:
       allowed = fields.allowed(hint, field.metadata)

@@ -80,7 +80,10 @@ def allowed(hint: Any, meta: Mapping[str, Any]) -> str:
     return 'true or false'
   if hint in (int, float):
     return _allowed_range(meta, 'a whole number' if hint is int else 'a number')
-  return ', '.join(meta.get('choices', ())) or 'a string'
+  names = ', '.join(meta.get('choices', ()))
+  if typing.get_origin(hint) is tuple:
+    return f'none, or one or a list of {names}'
+  return names or 'a string'
 
 
 def _checked(name: str, value: Any, hint: Any, meta: Mapping[str, Any]) -> Any:
@@ -98,7 +101,7 @@ def _checked(name: str, value: Any, hint: Any, meta: Mapping[str, Any]) -> Any:
       raise ConfigError(name, value, allowed(hint, meta))
     return check_choice(name, value, choices) if choices else value
   if typing.get_origin(hint) is tuple:
-    return _checked_names(name, value, meta['choices'])
+    return _checked_names(name, value, hint, meta)
   if hint in (int, float):
     try:
       # YAML 1.1 reads `1e-5`, which has no dot, as a string.
@@ -115,19 +118,15 @@ def _checked(name: str, value: Any, hint: Any, meta: Mapping[str, Any]) -> Any:
 
 
 def _checked_names(
-  name: str, value: Any, choices: tuple[str, ...]
+  name: str, value: Any, hint: Any, meta: Mapping[str, Any]
 ) -> tuple[str, ...]:
-  """Returns a list of different choices; `none` or one name may be a string."""
+  """Returns the different choices that a list, or one name, consists of."""
   if value is None or value == 'none':
     return ()
   names = [value] if isinstance(value, str) else value
-  allowed = (
-    f'none, or a list of different ones of {nearest(str(value), choices)}'
-  )
-  if not isinstance(names, (list, tuple)):
-    raise ConfigError(name, value, allowed)
-  if not set(map(str, names)) <= set(choices) or len(set(names)) < len(names):
-    raise ConfigError(name, value, allowed)
+  is_list = isinstance(names, (list, tuple))
+  if not is_list or len({*map(str, names)} & {*meta['choices']}) < len(names):
+    raise ConfigError(name, value, allowed(hint, meta))
   return tuple(names)
 
 

@@ -171,3 +171,26 @@ def test_every_field_is_read_somewhere():
   for section in (*sections, *others):
     for field in dataclasses.fields(section):
       assert re.search(rf'\.{field.name}\b', sources), (section, field.name)
+
+
+@pytest.mark.parametrize(
+  'value, expected',
+  [
+    ('none', ()),
+    (None, ()),
+    ([], ()),
+    ('float16', ('float16',)),
+    (['int8', 'float32'], ('int8', 'float32')),
+  ],
+)
+def test_tflite_takes_none_or_one_or_several_variants(value, expected):
+  config = config_lib.from_dict({'export': {'tflite': value}})
+  assert config.export.tflite == expected
+  again = yaml.safe_load(config_lib.to_yaml(config))
+  assert config_lib.from_dict(again) == config
+
+
+@pytest.mark.parametrize('value', ['int4', ['int8', 'int8'], [8], {'int8': 1}])
+def test_other_variants_are_refused(value):
+  with pytest.raises(config_lib.ConfigError, match=r'^export\.tflite: .*int8'):
+    config_lib.from_dict({'export': {'tflite': value}})
