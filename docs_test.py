@@ -451,3 +451,18 @@ def test_the_cost_table_counts_multiply_adds():
   for network, _, written in rows:
     counted = _multiply_adds(f'efficientnet-{network.lower()}') / 1e9
     assert f'{counted:.3g}' == written, network
+
+
+def test_the_python_of_the_readme_runs():
+  """Each block by itself, as a reader would paste it."""
+  blocks = [b for b in _blocks('README.md') if b.language == 'python']
+  assert blocks
+  for block in blocks:
+    exec(compile(block.text, f'README.md:{block.line}', 'exec'), {})
+
+
+def test_shown_commands_use_the_environment_of_the_quick_start():
+  """On a TPU VM, the image's own Python is the right one."""
+  for where, words in _fenced_commands():
+    is_set_up = words[1:3] == ['-m', 'venv'] or where.startswith('docs/tpu.md')
+    assert words[0].startswith('.venv') or is_set_up, f'{where}: {words}'
