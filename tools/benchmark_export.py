@@ -25,17 +25,15 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.app import program
 from efficientnet_advprop.export import saved_model
 from efficientnet_advprop.export import tflite
 from efficientnet_advprop.models import factory
 from tools import benchmark_step
-from tools.commands import flag_parser
 
 import tensorflow as tf  # isort: skip
 
-# Several programs share names of flags; only the one that runs defines them
-# for all.
-_FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
+_FLAGS = program.flag_values(__name__)
 _MODEL_NAME = flags.DEFINE_enum(
   'model_name',
   'efficientnet-b0',
@@ -164,4 +162,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=flag_parser.parser('benchmark_export', _FLAGS))
+  app.run(main, flags_parser=program.parser('benchmark_export', _FLAGS))

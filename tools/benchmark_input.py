@@ -38,9 +38,9 @@ import tensorflow as tf
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.app import program
 from efficientnet_advprop.data import augmentation
 from efficientnet_advprop.data import preprocessing
-from tools.commands import flag_parser
 from tools.measuring import input_peers
 
 _PICTURES = 16
@@ -223,4 +223,4 @@ if __name__ == '__main__':
   flags.DEFINE_bool('quick', False, 'Fewer rounds: a look in a minute.')
   flags.DEFINE_integer('image_size', 224, 'Pixels.', 32)
   flags.DEFINE_integer('rounds', 15, 'Rounds over all paths.', 1)
-  app.run(main, flags_parser=flag_parser.parser('benchmark_input', flags.FLAGS))
+  app.run(main, flags_parser=program.parser('benchmark_input', flags.FLAGS))

@@ -29,12 +29,10 @@ from absl import flags
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.app import program
 from tools import benchmark_step
-from tools.commands import flag_parser
 
-# Several programs share names of flags; only the one that runs defines them
-# for all.
-FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
+FLAGS = program.flag_values(__name__)
 for _name, _default, _help in (
   ('model_name', 'efficientnet-b0', 'The network.'),
   ('variants', '', 'Those to measure, with commas; empty for all.'),
@@ -130,6 +128,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(
-    main, flags_parser=flag_parser.parser('benchmark_memory', FLAGS, _check)
-  )
+  app.run(main, flags_parser=program.parser('benchmark_memory', FLAGS, _check))

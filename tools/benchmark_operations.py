@@ -33,12 +33,12 @@ import tensorflow as tf
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.app import program
 from efficientnet_advprop.base import randomness
 from efficientnet_advprop.data import augmentation
 from efficientnet_advprop.data import preprocessing
 from efficientnet_advprop.testing import pillow_operations
 from tools import benchmark_input
-from tools.commands import flag_parser
 from tools.measuring import input_peers
 
 _LEVELS = range(11)
@@ -209,5 +209,5 @@ if __name__ == '__main__':
   flags.DEFINE_integer('rounds', 7, 'Rounds over all that is timed.', 1)
   flags.DEFINE_integer('images', 100, 'Handled in each.', 50)
   app.run(
-    main, flags_parser=flag_parser.parser('benchmark_operations', flags.FLAGS)
+    main, flags_parser=program.parser('benchmark_operations', flags.FLAGS)
   )

@@ -38,11 +38,11 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import devices
+from efficientnet_advprop.app import program
 from efficientnet_advprop.evaluation import evaluator
 from efficientnet_advprop.models import factory
 from efficientnet_advprop.training import optimization
 from efficientnet_advprop.training import trainer
-from tools.commands import flag_parser
 
 # Behind the package, which chooses Keras and kernels before TensorFlow loads.
 import tensorflow as tf  # isort: skip
@@ -57,9 +57,7 @@ _EPSILONS = {1: 1, 5: 4, 7: 6}
 Step = Callable[[], object]
 Seconds = dict[str, np.ndarray]  # [rounds] by variant
 
-# Several programs share names of flags; only the one that runs defines them
-# for all.
-_FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
+_FLAGS = program.flag_values(__name__)
 _MODEL_NAME = flags.DEFINE_enum(
   'model_name',
   'efficientnet-b0',
@@ -321,4 +319,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=flag_parser.parser('benchmark_step', _FLAGS))
+  app.run(main, flags_parser=program.parser('benchmark_step', _FLAGS))

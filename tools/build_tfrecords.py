@@ -33,9 +33,9 @@ if not __package__:  # Run as a file: let it find its neighbors all the same.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.app import program
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import files
-from tools.commands import flag_parser
 from tools.tfrecords import image_listing
 from tools.tfrecords import manifest as manifest_lib
 from tools.tfrecords import shards as shards_lib
@@ -359,7 +359,7 @@ def parser(
   values: flags.FlagValues = flags.FLAGS,
 ) -> Callable[[Sequence[str]], list[str]]:
   """What parses the flags; a wrong one ends the program with one line."""
-  return flag_parser.parser('build_tfrecords', values, _check)
+  return program.parser('build_tfrecords', values, _check)
 
 
 def main(_: list[str]) -> None:
@@ -382,9 +382,9 @@ def main(_: list[str]) -> None:
     )
   except concurrent.futures.process.BrokenProcessPool:
     error = RuntimeError('a worker was killed (out of memory?); run it again')
-    flag_parser.fail('build_tfrecords', error)
+    program.fail('build_tfrecords', error)
   except (OSError, ValueError) as error:
-    flag_parser.fail('build_tfrecords', error)
+    program.fail('build_tfrecords', error)
 
 
 if __name__ == '__main__':

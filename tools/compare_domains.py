@@ -29,6 +29,7 @@ import numpy as np
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.app import program
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import files
 from efficientnet_advprop.base import paths
@@ -37,13 +38,10 @@ from efficientnet_advprop.layers import normalization
 from efficientnet_advprop.layers.normalization import NORM_VARIABLES
 from efficientnet_advprop.models import factory
 from efficientnet_advprop.weights import checkpoints
-from tools.commands import flag_parser
 
 import tensorflow as tf  # isort: skip
 
-# Several programs share names of flags; only the one that runs defines them
-# for all.
-_FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
+_FLAGS = program.flag_values(__name__)
 _MODEL_DIR = flags.DEFINE_string(
   'model_dir', None, 'The run.', required=True, flag_values=_FLAGS
 )
@@ -247,11 +245,11 @@ def main(_: list[str]) -> None:
   try:
     print(run(model_dir, output_dir, _WEIGHTS.value))
   except (errors.UserError, OSError) as error:
-    flag_parser.fail('compare_domains', error)
+    program.fail('compare_domains', error)
   print(f'\n{os.path.join(output_dir, "domains.json")} and domains.png')
 
 
-parse_flags = flag_parser.parser('compare_domains', _FLAGS)
+parse_flags = program.parser('compare_domains', _FLAGS)
 
 
 if __name__ == '__main__':

@@ -38,22 +38,20 @@ import numpy as np
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.app import program
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import paths
+from efficientnet_advprop.base import quiet
 from efficientnet_advprop.evaluation import tables
-from efficientnet_advprop.export import quiet
 from efficientnet_advprop.export import sample_images
 from efficientnet_advprop.export import saved_model
 from efficientnet_advprop.export import tflite
 from efficientnet_advprop.export import verification
-from tools.commands import flag_parser
 
 # Behind the package, which chooses Keras and kernels before TensorFlow loads.
 import tensorflow as tf  # isort: skip
 
-# Several programs share names of flags; only the one that runs defines them
-# for all.
-_FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
+_FLAGS = program.flag_values(__name__)
 _MODEL_DIR = flags.DEFINE_string(
   'model_dir', None, 'The run.', required=True, flag_values=_FLAGS
 )
@@ -181,7 +179,7 @@ def main(_: list[str]) -> None:
     errors.CheckpointError,
     errors.DataError,
   ) as error:
-    flag_parser.fail('compare_int8', error)
+    program.fail('compare_int8', error)
   figures = {
     row.reader: {
       'top_1': round(100 * row.top_1_accuracy, 2),
@@ -204,7 +202,7 @@ def main(_: list[str]) -> None:
   print(json.dumps(figures))
 
 
-parse_flags = flag_parser.parser('compare_int8', _FLAGS)
+parse_flags = program.parser('compare_int8', _FLAGS)
 
 
 if __name__ == '__main__':

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop.export import quiet
+from efficientnet_advprop.base import quiet
 from efficientnet_advprop.export import tflite
 from efficientnet_advprop.models import factory
 from tools import compare_int8

@@ -21,12 +21,12 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.app import modes
+from efficientnet_advprop.app import program
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.evaluation import report
-from tools.commands import flag_parser
 
-_FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
+_FLAGS = program.flag_values(__name__)
 _MODEL_DIRS = flags.DEFINE_list(
   'model_dirs', [], 'The runs, as --model_dir of main.py.', flag_values=_FLAGS
 )
@@ -75,10 +75,10 @@ def main(_: Sequence[str]) -> None:
       raise config_lib.ConfigError('output_dir', output_dir, 'a folder')
     print(report.write([read_run(path) for path in model_dirs], output_dir))
   except (errors.UserError, OSError) as error:
-    flag_parser.fail('compare_runs', error)
+    program.fail('compare_runs', error)
 
 
-parse_flags = flag_parser.parser('compare_runs', _FLAGS)
+parse_flags = program.parser('compare_runs', _FLAGS)
 
 
 if __name__ == '__main__':

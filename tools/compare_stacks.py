@@ -32,16 +32,14 @@ from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import devices
 from efficientnet_advprop import export
 from efficientnet_advprop.app import modes
+from efficientnet_advprop.app import program
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.models import factory
 from efficientnet_advprop.weights import checkpoints
-from tools.commands import flag_parser
 
 import tensorflow as tf  # isort: skip
 
-# Several programs share names of flags; only the one that runs defines them
-# for all.
-FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
+FLAGS = program.flag_values(__name__)
 flags.DEFINE_string(
   'other', None, 'The other Python, with its packages.', flag_values=FLAGS
 )
@@ -203,6 +201,4 @@ def agrees(result: dict[str, Any]) -> bool:
 
 
 if __name__ == '__main__':
-  app.run(
-    main, flags_parser=flag_parser.parser('compare_stacks', FLAGS, _check)
-  )
+  app.run(main, flags_parser=program.parser('compare_stacks', FLAGS, _check))

@@ -22,12 +22,12 @@ from absl import logging
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop.app import modes
+from efficientnet_advprop.app import program
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.config import recipes
 from efficientnet_advprop.evaluation import corrupted_sets
-from tools.commands import flag_parser
 
-_FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
+_FLAGS = program.flag_values(__name__)
 _OUTPUT_DIR = flags.DEFINE_string(
   'output_dir', None, 'Where the corrupted set goes.', flag_values=_FLAGS
 )
@@ -83,11 +83,11 @@ def main(_: Sequence[str]) -> None:
       _log,
     )
   except (errors.UserError, OSError) as error:
-    flag_parser.fail('corrupt', error)
+    program.fail('corrupt', error)
   print(output_dir)
 
 
-parse_flags = flag_parser.parser('corrupt', _FLAGS)
+parse_flags = program.parser('corrupt', _FLAGS)
 
 
 if __name__ == '__main__':

@@ -22,18 +22,18 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop import attacks
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.app import program
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.data import pipeline
 from efficientnet_advprop.export import sample_images
 from efficientnet_advprop.models import factory
 from efficientnet_advprop.weights import checkpoints
-from tools.commands import flag_parser
 
 # Imported after the package, which selects Keras 2.
 import tensorflow as tf  # isort: skip
 
-_FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
+_FLAGS = program.flag_values(__name__)
 _MODEL_DIR = flags.DEFINE_string(
   'model_dir', None, 'Folder of the run.', required=True, flag_values=_FLAGS
 )
@@ -97,9 +97,9 @@ def main(_: Sequence[str]) -> int:
   try:
     _draw(_MODEL_DIR.value or '', _OUTPUT.value or '', _EPSILON.value or 1)
   except (errors.UserError, ImportError, OSError) as error:
-    flag_parser.fail('draw_method', error)
+    program.fail('draw_method', error)
   return 0
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=flag_parser.parser('draw_method', _FLAGS))
+  app.run(main, flags_parser=program.parser('draw_method', _FLAGS))

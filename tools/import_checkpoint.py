@@ -35,6 +35,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.app import program
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.config import recipes
@@ -44,13 +45,10 @@ from efficientnet_advprop.models import efficientnet
 from efficientnet_advprop.models import factory
 from efficientnet_advprop.training import optimization
 from efficientnet_advprop.weights import checkpoints
-from tools.commands import flag_parser
 
 import tensorflow as tf  # isort: skip
 
-# Several programs share names of flags; only the one that runs defines them
-# for all.
-_FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
+_FLAGS = program.flag_values(__name__)
 _CHECKPOINT = flags.DEFINE_string(
   'checkpoint',
   None,
@@ -341,10 +339,10 @@ def main(_: list[str]) -> None:
       recipes.parse_overrides(_OVERRIDES.value),
     )
   except (OSError, ValueError) as error:
-    flag_parser.fail('import_checkpoint', error)
+    program.fail('import_checkpoint', error)
   print(f'Imported into {_MODEL_DIR.value}; now main.py --model_dir of it.')
 
 
 if __name__ == '__main__':
   flags.mark_flags_as_required(['checkpoint', 'model_name', 'model_dir'])
-  app.run(main, flags_parser=flag_parser.parser('import_checkpoint', _FLAGS))
+  app.run(main, flags_parser=program.parser('import_checkpoint', _FLAGS))

@@ -18,13 +18,11 @@ import numpy as np
 if not __package__:  # Run as a file: let it find its neighbor all the same.
   sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..'))
 
-from tools.commands import flag_parser
+from efficientnet_advprop.app import program
 from tools.drawing.scenes import TEXTURES
 from tools.drawing.scenes import draw_image
 
-# Several programs share names of flags; only the one that runs defines them
-# for all.
-_FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
+_FLAGS = program.flag_values(__name__)
 _OUTPUT_DIR = flags.DEFINE_string(
   'output_dir', None, 'A new folder.', flag_values=_FLAGS
 )
@@ -58,10 +56,10 @@ def main(_: list[str]) -> None:
   try:
     write_dataset(str(_OUTPUT_DIR.value), _SEED.value)
   except OSError as error:
-    flag_parser.fail('make_few_shot_data', error)
+    program.fail('make_few_shot_data', error)
   print(f'{len(CLASSES)} classes in {_OUTPUT_DIR.value}')
 
 
 if __name__ == '__main__':
   flags.mark_flag_as_required('output_dir')
-  app.run(main, flags_parser=flag_parser.parser('make_few_shot_data', _FLAGS))
+  app.run(main, flags_parser=program.parser('make_few_shot_data', _FLAGS))

@@ -31,7 +31,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 import tensorflow as tf
 
-from tools.commands import flag_parser
+from efficientnet_advprop.app import program
 from tools.drawing.scenes import SIZE
 from tools.drawing.scenes import draw_image
 from tools.tfrecords import shards as shards_lib
@@ -242,7 +242,7 @@ def _check(values: flags.FlagValues) -> None:
     )
 
 
-parse_flags = flag_parser.parser('make_testdata', flags.FLAGS, _check)
+parse_flags = program.parser('make_testdata', flags.FLAGS, _check)
 
 
 def main(_: list[str]) -> None:
@@ -253,7 +253,7 @@ def main(_: list[str]) -> None:
     else:
       write_dataset(os.path.normpath(_OUTPUT_DIR.value), SPLITS, _SEED.value)
   except (OSError, ValueError, tf.errors.OpError) as error:
-    flag_parser.fail('make_testdata', error)
+    program.fail('make_testdata', error)
 
 
 if __name__ == '__main__':

@@ -22,12 +22,12 @@ from absl import flags
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.app import program
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.evaluation import paper_results
 from efficientnet_advprop.evaluation import tables
-from tools.commands import flag_parser
 
-_FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
+_FLAGS = program.flag_values(__name__)
 _RUNS_DIR = flags.DEFINE_string(
   'runs_dir', None, 'Where the runs lie, if there are any.', flag_values=_FLAGS
 )
@@ -84,9 +84,9 @@ def main(_: Sequence[str]) -> None:
   runs_dir = _RUNS_DIR.value
   if runs_dir is not None and not os.path.isdir(runs_dir):
     error = config_lib.ConfigError('runs_dir', runs_dir, 'a folder of runs')
-    flag_parser.fail('paper_tables', error)
+    program.fail('paper_tables', error)
   print(format_results(paper_results.results(), runs_dir))
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=flag_parser.parser('paper_tables', _FLAGS))
+  app.run(main, flags_parser=program.parser('paper_tables', _FLAGS))

@@ -27,12 +27,12 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.app import program
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.data import augmentation
 from efficientnet_advprop.data import preprocessing
 from efficientnet_advprop.data import records
 from efficientnet_advprop.data import sources
-from tools.commands import flag_parser
 
 _CELL = 112
 _MARGIN = 4
@@ -146,7 +146,7 @@ def main(_: Sequence[str]) -> None:
     sheet = run(f.data_dir, f.split, f.images, f.image_size, f.level, f.seed)
     sheet.save(f.output)
   except (config_lib.ConfigError, errors.DataError, OSError) as error:
-    flag_parser.fail('preview_data', error)
+    program.fail('preview_data', error)
   print(f.output)
 
 
@@ -158,4 +158,4 @@ if __name__ == '__main__':
   flags.DEFINE_float('level', 8, 'Of the operations.', 0, 10)
   flags.DEFINE_integer('seed', 0, 'Of crops and views.')
   flags.DEFINE_string('output', 'preview.png', 'The file to write.')
-  app.run(main, flags_parser=flag_parser.parser('preview_data', flags.FLAGS))
+  app.run(main, flags_parser=program.parser('preview_data', flags.FLAGS))

@@ -30,12 +30,12 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import devices
+from efficientnet_advprop.app import program
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.data import sources
 from efficientnet_advprop.evaluation import evaluator
 from efficientnet_advprop.training import trainer as trainer_lib
-from tools.commands import flag_parser
 from tools.suites import datasets
 from tools.suites import report as report_lib
 from tools.suites import runner as runner_lib
@@ -46,7 +46,7 @@ import tensorflow as tf  # isort: skip
 
 _ROOT = os.path.normpath(os.path.join(os.path.dirname(__file__), os.pardir))
 
-_FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
+_FLAGS = program.flag_values(__name__)
 _SUITE = flags.DEFINE_string(
   'suite',
   paths.recipe('suites/cifar10'),
@@ -211,7 +211,7 @@ def main(_: Sequence[str]) -> int:
   try:
     _reproduce()
   except (errors.UserError, OSError) as error:
-    flag_parser.fail('reproduce', error)
+    program.fail('reproduce', error)
   except trainer_lib.StoppedError as stopped:
     print(f'reproduce: {stopped}', file=sys.stderr)
     return errors.EXIT_TERMINATED
@@ -219,4 +219,4 @@ def main(_: Sequence[str]) -> int:
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=flag_parser.parser('reproduce', _FLAGS))
+  app.run(main, flags_parser=program.parser('reproduce', _FLAGS))

@@ -50,16 +50,14 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import devices
 from efficientnet_advprop.app import modes
+from efficientnet_advprop.app import program
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.training import trainer
 from efficientnet_advprop.weights import checkpoints
-from tools.commands import flag_parser
 
 import tensorflow as tf  # isort: skip
 
-# Several programs share names of flags; only the one that runs defines them
-# for all.
-FLAGS = flags.FLAGS if __name__ == '__main__' else flags.FlagValues()
+FLAGS = program.flag_values(__name__)
 for _name, _default, _least, _help in (
   ('kills', 20, 0, 'How many kills in all.'),
   ('kills_per_run', 5, 1, 'Kills of one run.'),
@@ -353,4 +351,4 @@ def main(_: Sequence[str]) -> Optional[int]:
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=flag_parser.parser('soak', FLAGS))
+  app.run(main, flags_parser=program.parser('soak', FLAGS))

@@ -24,9 +24,9 @@ from absl import flags
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.app import program
 from efficientnet_advprop.base import files
 from efficientnet_advprop.config import fields
-from tools.commands import flag_parser
 
 PAGE = os.path.normpath(
   os.path.join(os.path.dirname(__file__), os.pardir, 'docs', 'settings.md')
@@ -140,4 +140,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=flag_parser.parser('write_settings', flags.FLAGS))
+  app.run(main, flags_parser=program.parser('write_settings', flags.FLAGS))

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from efficientnet_advprop.base import errors
-from efficientnet_advprop.export import quiet
+from efficientnet_advprop.base import quiet
 
 FILE_NAME = 'model.onnx'
 IMAGES, LOGITS, PROBABILITIES = 'images', 'logits', 'probabilities'

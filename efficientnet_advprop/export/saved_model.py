@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.base import errors
+from efficientnet_advprop.base import quiet
 from efficientnet_advprop.data import preprocessing
-from efficientnet_advprop.export import quiet
 from efficientnet_advprop.export import versions
 from efficientnet_advprop.export import warmup
 from efficientnet_advprop.models import factory

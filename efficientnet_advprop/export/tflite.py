@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.lite.tools import flatbuffer_utils
 
-from efficientnet_advprop.export import quiet
+from efficientnet_advprop.base import quiet
 
 # Variants that compute what the network computes. The others must prove their
 # accuracy.

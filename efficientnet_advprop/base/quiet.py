@@ -1,4 +1,4 @@
-"""Hides notes of TensorFlow that an export causes and that need no action."""
+"""Hides notes of TensorFlow that need no action."""
 
 from collections.abc import Iterator
 import contextlib
@@ -34,7 +34,17 @@ def quiet_conversion() -> Iterator[None]:
   It writes a summary of each conversion there, whatever the log level. If the
   conversion fails, the text is written after all.
   """
-  with quiet_logs(), tempfile.TemporaryFile() as hidden:
+  with quiet_logs(), hidden_standard_error():
+    yield
+
+
+@contextlib.contextmanager
+def hidden_standard_error() -> Iterator[None]:
+  """Hides what native code writes to the standard error of the process.
+
+  After an exception the text is written after all.
+  """
+  with tempfile.TemporaryFile() as hidden:
     standard_error = os.dup(2)
     os.dup2(hidden.fileno(), 2)
     try:
@@ -46,3 +56,14 @@ def quiet_conversion() -> Iterator[None]:
     finally:
       os.dup2(standard_error, 2)
       os.close(standard_error)
+
+
+def hide_note_on_compilation() -> None:
+  """Makes XLA's first compilation in this process, whose note is hidden.
+
+  TensorFlow 2.15 writes two lines at that moment, whatever the log level: that
+  log messages come before `absl::InitializeLog()`, and that a cluster was
+  compiled. It writes them once in a process.
+  """
+  with hidden_standard_error():
+    tf.function(tf.identity, jit_compile=True)(tf.constant(0.0))

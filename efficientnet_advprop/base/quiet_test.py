@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from efficientnet_advprop.export import quiet
+from efficientnet_advprop.base import quiet
 
 
 def test_native_notes_are_hidden_unless_the_conversion_fails(capfd):

@@ -1,0 +1,140 @@
+"""How every command starts and ends: flags, log, errors in one line."""
+
+from collections.abc import Sequence
+import logging as python_logging
+import sys
+import textwrap
+from typing import Callable, NoReturn, Optional
+
+from absl import app
+from absl import flags
+from absl import logging
+
+from efficientnet_advprop.base import errors
+
+_HELP = ('-h', '-help', '--help')
+
+
+def flag_values(module_name: str) -> flags.FlagValues:
+  """Returns the place where a command declares its flags.
+
+  Flag names repeat across commands, so only the running command registers its
+  own globally.
+
+  Args:
+    module_name: `__name__` of the command.
+  """
+  return flags.FLAGS if module_name == '__main__' else flags.FlagValues()
+
+
+def run(
+  name: str,
+  main: Callable[[Sequence[str]], Optional[int]],
+  values: flags.FlagValues,
+  check: Optional[Callable[[flags.FlagValues], None]] = None,
+  description: str = '',
+) -> NoReturn:
+  """Runs a command and ends the process with its exit code.
+
+  An error that the user can fix ends in one line and exit code 2.
+
+  Args:
+    name: of the command, in front of an error's line.
+    main: takes the command line without flags; returns the exit code, or None
+      for 0.
+    values: the flags that the command declares.
+    check: raises ValueError or flags.Error if flags do not go together.
+    description: what `--help` says above the flags: the command's docstring.
+  """
+
+  def guarded(argv: Sequence[str]) -> Optional[int]:
+    set_up_log()
+    try:
+      return main(argv)
+    except (errors.UserError, OSError) as error:
+      fail(name, error)
+
+  app.run(guarded, flags_parser=parser(name, values, check, description))
+
+
+def parser(
+  program: str,
+  values: flags.FlagValues,
+  check: Optional[Callable[[flags.FlagValues], None]] = None,
+  description: str = '',
+) -> Callable[[Sequence[str]], list[str]]:
+  """Returns a `flags_parser` for `app.run`.
+
+  A wrong flag, or anything that is not a flag, ends the process with one line
+  and exit code 2; `-h` and `--help` show the flags and end it with 0.
+
+  Args:
+    program: its name, in front of the line.
+    values: the flags that it declares.
+    check: raises ValueError or flags.Error if flags do not go together.
+    description: what `--help` says above the flags.
+  """
+
+  def parse(argv: Sequence[str]) -> list[str]:
+    if any(word in _HELP for word in argv[1:]):
+      print(help_text(values, description))
+      sys.exit(0)
+    try:
+      rest = values(argv)
+      if len(rest) > 1:
+        raise flags.Error(f'{rest[1]!r} is not a flag; see --help')
+      if check is not None:
+        check(values)
+    except (flags.Error, ValueError) as error:
+      fail(program, error)
+    return rest
+
+  return parse
+
+
+def help_text(values: flags.FlagValues, description: str) -> str:
+  """Returns a description and the flags that this project declares."""
+  lines = [description.strip(), '', 'Flags:']
+  for module, found in sorted(values.flags_by_module_dict().items()):
+    if module.startswith('absl.'):
+      continue
+    for flag in found:
+      kind = '' if flag.boolean else f'=<{flag.flag_type()}>'
+      lines.append(f'  --{flag.name}{kind}')
+      text = ' '.join((flag.help or '').split())
+      if flag.default not in (None, ''):
+        text += f' Default: {flag.default}.'
+      lines += textwrap.wrap(
+        text, 78, initial_indent=' ' * 6, subsequent_indent=' ' * 6
+      )
+  return '\n'.join(lines)
+
+
+def set_up_log() -> None:
+  """Makes log lines plain: time and text; warnings say that they are."""
+  logging.set_verbosity(logging.INFO)
+  logging.get_absl_handler().setFormatter(_PlainFormatter())
+
+
+class _PlainFormatter(python_logging.Formatter):
+  """Formats a record as `12:34:56  text`."""
+
+  def format(self, record: python_logging.LogRecord) -> str:
+    time = self.formatTime(record, '%H:%M:%S')
+    is_note = record.levelno < python_logging.WARNING
+    level = '' if is_note else f'{record.levelname.lower()}: '
+    return f'{time}  {level}{record.getMessage()}'
+
+
+def fail(program: str, error: BaseException) -> NoReturn:
+  """Ends the process with one line and the exit code of a user's error."""
+  sys.stdout.flush()
+  print(f'{program}: {one_line(error)}', file=sys.stderr)
+  sys.exit(errors.EXIT_USER_ERROR)
+
+
+def one_line(error: BaseException) -> str:
+  """Returns an error's message as one line; a system error names its file."""
+  if isinstance(error, OSError) and error.strerror:
+    return f'{error.filename or "file system"}: {error.strerror}'
+  return ' '.join(str(error).split())

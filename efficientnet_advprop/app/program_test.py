@@ -1,0 +1,89 @@
+import logging as python_logging
+import re
+import subprocess
+import sys
+
+from absl import flags
+import pytest
+
+from efficientnet_advprop.app import program
+
+
+def _is_even(values):
+  if values.count % 2:
+    raise ValueError(f'--count: got {values.count}; allowed:\neven numbers')
+
+
+def _parse(*argv):
+  values = flags.FlagValues()
+  flags.DEFINE_integer('count', 4, 'Of anything.', 1, flag_values=values)
+  return program.parser('tool', values, _is_even, 'Counts.')(
+    ['tool', *argv]
+  ), values
+
+
+def test_flags_are_read():
+  rest, values = _parse('--count=2')
+  assert rest == ['tool'] and values.count == 2
+
+
+@pytest.mark.parametrize(
+  'argv', ['--count=0', '--cuont=2', 'more', '--count=3']
+)
+def test_a_wrong_flag_ends_in_one_line(capsys, argv):
+  with pytest.raises(SystemExit) as stopped:
+    _parse(argv)
+  (line,) = capsys.readouterr().err.splitlines()
+  assert stopped.value.code == 2 and line.startswith('tool: ')
+
+
+@pytest.mark.parametrize(
+  'error, line',
+  [
+    (ValueError('more\nlines'), 'tool: more lines'),
+    (FileNotFoundError(2, 'No such file', 'a/b'), 'tool: a/b: No such file'),
+    (OSError(28, 'No space left'), 'tool: file system: No space left'),
+    (OSError('said by a library'), 'tool: said by a library'),
+  ],
+)
+def test_an_error_ends_in_one_line(capsys, error, line):
+  with pytest.raises(SystemExit) as stopped:
+    program.fail('tool', error)
+  assert stopped.value.code == 2
+  assert capsys.readouterr().err.splitlines() == [line]
+
+
+@pytest.mark.parametrize('flag', ['-h', '--help'])
+def test_help_shows_the_flags(capsys, flag):
+  with pytest.raises(SystemExit) as stopped:
+    _parse('--count=2', flag)
+  shown = capsys.readouterr().out
+  assert stopped.value.code == 0
+  assert shown == (
+    'Counts.\n\nFlags:\n  --count=<int>\n      Of anything. Default: 4.\n'
+  )
+
+
+def test_log_lines_are_plain():
+  formatter = program._PlainFormatter()
+  for level, text in (('INFO', 'half'), ('WARNING', 'warning: half')):
+    number = getattr(python_logging, level)
+    record = python_logging.LogRecord('absl', number, 'x', 1, 'half', (), None)
+    assert re.fullmatch(rf'\d\d:\d\d:\d\d  {text}', formatter.format(record))
+
+
+def test_a_user_error_ends_the_command_in_one_line():
+  code = (
+    'from absl import flags\n'
+    'from efficientnet_advprop.app import program\n'
+    'from efficientnet_advprop.base import errors\n'
+    'def main(argv):\n'
+    "  raise errors.DataError('x: cut short')\n"
+    "program.run('tool', main, flags.FLAGS)\n"
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, check=False
+  )
+  assert done.returncode == 2
+  assert done.stderr.splitlines()[-1] == 'tool: x: cut short'
+  assert 'Traceback' not in done.stderr
