@@ -1,6 +1,6 @@
 """Dataclasses that validate their fields on construction."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 import dataclasses
 import difflib
 import math
@@ -30,7 +30,7 @@ def field(
   default: Any,
   low: float = -math.inf,
   high: float = math.inf,
-  choices: tuple[str, ...] = (),
+  choices: Collection[str] = (),
   above: float = -math.inf,
   optional: bool = False,
 ) -> Any:

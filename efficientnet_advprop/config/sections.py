@@ -215,7 +215,7 @@ class TrainConfig(fields.Checked):
 
   # Which passes a batch makes, through which norms; docs/training.md has a
   # table. Source: paper, sections 3, 4.3 and 5.4.
-  method: str = fields.field('advprop', choices=tuple(METHODS))
+  method: str = fields.field('advprop', choices=METHODS)
   # Additional auxiliary domains of the method `fine_grained`, by their names.
   # Source: paper, section 4.2.
   domains: Mapping[str, DomainConfig] = dataclasses.field(default_factory=dict)
