@@ -20,6 +20,7 @@ import tensorflow as tf
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.data import pipeline
+from efficientnet_advprop.data import sources
 from tools import build_tfrecords
 
 _TOOL = Path(__file__).with_name('build_tfrecords.py')
@@ -153,8 +154,9 @@ def test_the_input_pipeline_reads_it(converted):
   model = config_lib.ModelConfig(image_size=16)
   train = config_lib.TrainConfig(batch_size=8)
   config = config_lib.Config(model=model, data=data, train=train)
+  source = sources.find(data, 'validation')
   labels: list[int] = []
-  for batch in pipeline.eval_dataset(config, 'validation', batch_size=8):
+  for batch in pipeline.eval_dataset(config, source, batch_size=8):
     labels += batch['label'][batch['weight'] > 0].numpy().tolist()
   assert sorted(labels) == sorted([0, 1, 2] * 10)
 

@@ -42,6 +42,7 @@ from efficientnet_advprop.app import program
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.base import quiet
+from efficientnet_advprop.data import bad_records
 from efficientnet_advprop.evaluation import tables
 from efficientnet_advprop.export import sample_images
 from efficientnet_advprop.export import saved_model
@@ -156,7 +157,7 @@ def compare(
   tested = sample_images.evenly_spaced(
     config, config.data.eval_split, num_images
   )
-  with sample_images.data_errors():
+  with bad_records.data_errors():
     table = verification.compare(
       verification.network_reader(model), readers, tested, {}
     )

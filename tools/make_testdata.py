@@ -32,9 +32,9 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 import tensorflow as tf
 
 from efficientnet_advprop.app import program
+from efficientnet_advprop.data import tfrecords
 from tools.drawing.scenes import SIZE
 from tools.drawing.scenes import draw_image
-from tools.tfrecords import shards as shards_lib
 
 _OUTPUT_DIR = flags.DEFINE_string(
   'output_dir',
@@ -150,7 +150,7 @@ def _serialized(sample: Sample) -> bytes:
     'image/format': 'JPEG',
     'image/filename': sample.filename,
   }
-  return shards_lib.example(values)
+  return tfrecords.encode_example(values)
 
 
 def write_split(output_dir: str, split: Split, seed: int) -> int:

@@ -48,7 +48,7 @@ def read_images(config: config_lib.DataConfig, split: str) -> tf.data.Dataset:
   Raises:
     DataError: the split does not exist.
   """
-  source = sources.find(config, split)
+  source = sources.find_set(config, split)
 
   def encoded(record: records.Record) -> tf.Tensor:
     return records.parse(source, preprocessing.image_shape, record)[0]
@@ -123,11 +123,8 @@ def run(
   Raises:
     DataError: the split does not exist.
   """
-  # Other names than the split's, or the number of images would be checked.
   config = config_lib.DataConfig(
     dir=data_dir,
-    train_split='-',
-    eval_split='-',
     num_classes=num_classes(os.path.join(data_dir, split)),
   )
   dataset = read_images(config, split).take(images)

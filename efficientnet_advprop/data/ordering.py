@@ -57,16 +57,16 @@ def place(
   )
 
 
-def is_shared(
-  source: records.Source, count: int, config: config_lib.Config
-) -> bool:
-  """Whether all hosts have one order: a perfect shuffle of a training set."""
-  return source.labels is not None or count <= config.data.shuffle_window
+def is_shared(source: records.Source, config: config_lib.Config) -> bool:
+  """Whether all hosts train in one order, of which each takes its rows.
+
+  They do if the shuffle of the training set is perfect.
+  """
+  return source.labels is not None or source.size <= config.data.shuffle_window
 
 
 def training_order(
   source: records.Source,
-  count: int,
   start_step: int,
   place: Place,
   config: config_lib.Config,
@@ -75,7 +75,6 @@ def training_order(
 
   Args:
     source: the training set.
-    count: how many images it holds.
     start_step: how many global batches are left out at the beginning.
     place: the host's.
     config: seed and window of the shuffle.
@@ -84,7 +83,7 @@ def training_order(
     DataError: there are fewer files than hosts that must divide them.
   """
   window, seed = config.data.shuffle_window, config.train.seed
-  shared = is_shared(source, count, config)
+  shared = is_shared(source, config)
   host, hosts = (0, 1) if shared else (place.host, place.hosts)
   if hosts > len(source.files):
     raise errors.DataError(
@@ -93,10 +92,8 @@ def training_order(
     )
   step_size = place.global_batch if shared else place.host_batch
   start = start_step * step_size
-  first_epoch, skip = _epoch_of(source, count, start, seed, host, hosts)
-  read_epoch = functools.partial(
-    _read_epoch, source, count, seed, window, host, hosts
-  )
+  first_epoch, skip = _epoch_of(source, start, seed, host, hosts)
+  read_epoch = functools.partial(_read_epoch, source, seed, window, host, hosts)
   stream = tf.data.Dataset.range(first_epoch, _INFINITY).flat_map(read_epoch)
   stream = stream.skip(skip).enumerate(start)
   if shared:
@@ -105,19 +102,17 @@ def training_order(
   return stream.map(lambda i, record: _with_position(row(i), record))
 
 
-def evaluation_order(
-  source: records.Source, count: int, place: Place
-) -> tf.data.Dataset:
-  """This host's share of all `count` records, each with its `position`.
+def evaluation_order(source: records.Source, place: Place) -> tf.data.Dataset:
+  """This host's share of all records, each with its `position`.
 
   The last global batch is filled up with records from the beginning, whose
-  positions are `count` and above. Every host reads all records, which keeps
-  the counts exact; it decodes only its own.
+  positions are `source.size` and above. Every host reads all records, which
+  keeps the counts exact; it decodes only its own.
   """
   stream = records.read(source, tf.data.Dataset.range(len(source.files)))
   if source.counts is None:
-    stream = records.exactly(stream, count, source.name)
-  steps = -(-count // place.global_batch)
+    stream = records.check_count(stream, source)
+  steps = -(-source.size // place.global_batch)
   stream = stream.repeat().take(steps * place.global_batch)
   return _own_rows(stream.enumerate(), place).map(_with_position)
 
@@ -157,7 +152,6 @@ def _permutation(size: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
 
 def _epoch_of(
   source: records.Source,
-  count: int,
   start: int,
   seed: int,
   host: int,
@@ -168,7 +162,7 @@ def _epoch_of(
   A host's files change from epoch to epoch, and so may their records' number.
   """
   if hosts == 1 or source.counts is None:
-    return divmod(start, _share(count, host, hosts))
+    return divmod(start, _share(source.size, host, hosts))
   counts, epoch = tf.constant(source.counts, tf.int64), 0
   while True:
     files = _permutation(len(source.files), seed, epoch)[host::hosts]
@@ -184,7 +178,6 @@ def _share(count: int, host: int, hosts: int) -> int:
 
 def _read_epoch(
   source: records.Source,
-  count: int,
   seed: int,
   window: int,
   host: int,
@@ -194,7 +187,7 @@ def _read_epoch(
   """The records that a host sees in an epoch, shuffled.
 
   NOTE: if the records of the files are not counted and several hosts divide
-  them, each host's epoch has exactly its share of `count`: as hosts' files
+  them, each host's epoch has exactly its share of all: as hosts' files
   hold slightly different numbers, a few records are left out or come twice.
   """
   # The shuffle below must not depend on the caller's tf.random.set_seed. This
@@ -203,9 +196,9 @@ def _read_epoch(
   files = _permutation(len(source.files), seed, epoch)[host::hosts]
   stream = records.read(source, tf.data.Dataset.from_tensor_slices(files))
   if source.counts is None and hosts == 1:
-    stream = records.exactly(stream, count, source.name)
+    stream = records.check_count(stream, source)
   if source.labels is None:
     stream = stream.shuffle(window, epoch, reshuffle_each_iteration=False)
   if source.counts is None and hosts > 1:
-    stream = stream.repeat().take(_share(count, host, hosts))
+    stream = stream.repeat().take(_share(source.size, host, hosts))
   return stream

@@ -41,7 +41,7 @@ def _training(directory, count, start=0, place=None, seed=5, **data):
   train = dataclasses.replace(config.train, seed=seed)
   config = dataclasses.replace(config, train=train)
   source = sources.find(config.data, 'train')
-  stream = ordering.training_order(source, 20, start, place or _place(), config)
+  stream = ordering.training_order(source, start, place or _place(), config)
   return _numbers(source, stream.take(count))
 
 
@@ -111,10 +111,10 @@ def test_evaluation_fills_up_the_last_batch(directory):
   config = tiny_data.config(directory)
   source = sources.find(config.data, 'validation')
   whole, positions = _numbers(
-    source, ordering.evaluation_order(source, 7, _place())
+    source, ordering.evaluation_order(source, _place())
   )
   assert sorted(whole[:7]) == list(range(7)) and whole[7] == whole[0]
   assert positions == list(range(8))
   for host, rows in enumerate([[0, 1, 4, 5], [2, 3, 6, 7]]):
-    stream = ordering.evaluation_order(source, 7, _place(host, 2, 2))
+    stream = ordering.evaluation_order(source, _place(host, 2, 2))
     assert _numbers(source, stream) == ([whole[row] for row in rows], rows)

@@ -13,16 +13,15 @@ files.
 """
 
 import functools
-import sys
-from typing import Any, Callable, Optional
+from typing import Callable, Optional
 
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.data import bad_records
 from efficientnet_advprop.data import ordering
 from efficientnet_advprop.data import preprocessing
 from efficientnet_advprop.data import records
-from efficientnet_advprop.data import sources
 
 Batch = dict[str, tf.Tensor]
 
@@ -33,35 +32,10 @@ _MAX_CHUNK = 16
 _without_autograph = tf.autograph.experimental.do_not_convert
 
 
-def num_images(config: config_lib.Config, split: str) -> int:
-  """How many images a split holds.
-
-  Raises:
-    DataError: its files are missing or their number of images is wrong.
-  """
-  return source_size(config.data, sources.find(config.data, split))
-
-
-def source_size(config: config_lib.DataConfig, source: records.Source) -> int:
-  """How many images a source holds; reads them all if nothing else says it."""
-  if source.counts is not None:
-    return sum(source.counts)
-  if source.name == config.train_split:
-    return config.num_train_images
-  if source.name == config.eval_split != sources.MINIVAL:
-    return config.num_eval_images
-  return sum(1 for _ in tf.data.TFRecordDataset(source.files).batch(1024))
-
-
-def is_shared(config: config_lib.Config) -> bool:
-  """Whether all hosts train in one order, of which each takes its rows."""
-  source = sources.find(config.data, config.data.train_split)
-  return ordering.is_shared(source, source_size(config.data, source), config)
-
-
 @_without_autograph
 def train_dataset(
   config: config_lib.Config,
+  source: records.Source,
   start_step: int = 0,
   context: Optional[tf.distribute.InputContext] = None,
   two_views: bool = False,
@@ -70,6 +44,7 @@ def train_dataset(
 
   Args:
     config: the run.
+    source: its training set, as `sources.find` returns it.
     start_step: how many global batches have been used already.
     context: this host's place among all, from
       `strategy.distribute_datasets_from_function`; None for one replica.
@@ -85,18 +60,16 @@ def train_dataset(
 
   Raises:
     ConfigError: the batch size does not divide by the number of replicas.
-    DataError: files are missing, or hold an unexpected number of images. Later
-      problems are raised by the iterator; see `records.explain`.
+    DataError: there are fewer files than hosts that must divide them. Later
+      problems are raised by the iterator; see `bad_records.explain`.
   """
   place = ordering.place(context, config.train.batch_size, 'train.batch_size')
-  source = sources.find(config.data, config.data.train_split)
-  count = source_size(config.data, source)
-  stream = ordering.training_order(source, count, start_step, place, config)
+  stream = ordering.training_order(source, start_step, place, config)
   decode = functools.partial(_decode_for_training, source, config, two_views)
   dataset = _decoded_batches(stream, source, decode, place.replica_batch)
   limit = config.data.max_bad_records
   finish = functools.partial(_finish_training, config.train.seed, limit > 0)
-  dataset = _check(dataset, limit).map(finish, tf.data.AUTOTUNE)
+  dataset = bad_records.check(dataset, limit).map(finish, tf.data.AUTOTUNE)
   # Several workers would take the size of a batch, which may be the last one,
   # for unknown.
   endless = tf.data.experimental.assert_cardinality(
@@ -105,35 +78,10 @@ def train_dataset(
   return _served(dataset.apply(endless))
 
 
+@_without_autograph
 def eval_dataset(
   config: config_lib.Config,
-  split: str,
-  context: Optional[tf.distribute.InputContext] = None,
-  batch_size: Optional[int] = None,
-) -> tf.data.Dataset:
-  """Each image of a split of the run's data once; see `source_dataset`.
-
-  Args:
-    config: the run.
-    split: of the data, or `minival`.
-    context: as for `train_dataset`.
-    batch_size: over all replicas; `eval.batch_size` if None.
-
-  Raises:
-    ConfigError: the batch size does not divide by the number of replicas.
-    DataError: files are missing, or hold an unexpected number of images. Later
-      problems are raised by the iterator; see `records.explain`.
-  """
-  source = sources.find(config.data, split)
-  count = source_size(config.data, source)
-  return source_dataset(config, source, count, context, batch_size)
-
-
-@_without_autograph
-def source_dataset(
-  config: config_lib.Config,
   source: records.Source,
-  count: int,
   context: Optional[tf.distribute.InputContext] = None,
   batch_size: Optional[int] = None,
 ) -> tf.data.Dataset:
@@ -143,7 +91,6 @@ def source_dataset(
     config: the run.
     source: of the images. Those with a `side` are used as they are stored, all
       others are cropped and resized to `model.image_size`.
-    count: how many images it holds.
     context: as for `train_dataset`.
     batch_size: over all replicas; `eval.batch_size` if None.
 
@@ -157,15 +104,18 @@ def source_dataset(
 
   Raises:
     ConfigError: the batch size does not divide by the number of replicas.
+      Problems of the data are raised by the iterator; see
+      `bad_records.explain`.
   """
   place = ordering.place(
     context, batch_size or config.eval.batch_size, 'eval.batch_size'
   )
-  stream = ordering.evaluation_order(source, count, place)
+  stream = ordering.evaluation_order(source, place)
   decode = functools.partial(_decode_for_evaluation, source, config)
   dataset = _decoded_batches(stream, source, decode, place.replica_batch)
-  dataset = _check(dataset, config.data.max_bad_records, count)
-  finish = functools.partial(_finish_evaluation, config.train.seed, count)
+  limit = config.data.max_bad_records
+  dataset = bad_records.check(dataset, limit, source.size)
+  finish = functools.partial(_finish_evaluation, config.train.seed, source.size)
   return _served(dataset.map(finish, tf.data.AUTOTUNE))
 
 
@@ -225,6 +175,12 @@ def _decode_for_evaluation(
   return example
 
 
+def _with_position(
+  function: Callable[[records.Record], Batch], record: records.Record
+) -> Batch:
+  return dict(function(record), position=record['position'])
+
+
 # --- Batches ----------------------------------------------------------------
 
 
@@ -239,7 +195,6 @@ def _decoded_batches(
   Adds `position` and `problem`, a string: empty, or why an image is blank.
   """
   size = max(n for n in range(1, _MAX_CHUNK + 1) if batch_size % n == 0)
-  findings = records.findings(source, preprocessing.image_shape)
 
   def decode_one(record: records.Record) -> Batch:
     return dict(decode(record), position=record['position'], problem='')
@@ -247,24 +202,16 @@ def _decoded_batches(
   def decode_chunk(chunk: records.Record) -> tf.data.Dataset:
     stored = tf.data.Dataset.from_tensor_slices(chunk)
     decoded = stored.map(decode_one)
-    blank = {
-      key: tf.zeros(spec.shape, spec.dtype)
-      for key, spec in decoded.element_spec.items()
-    }
-
-    def fail(
-      finding: Callable[[records.Record], tf.Tensor], record: records.Record
-    ) -> Batch:
-      problem = finding(record)
-      return dict(blank, position=record['position'], problem=problem)
-
-    # Only if one of them fails does the chunk pay for telling which.
-    failures = [functools.partial(fail, finding) for finding in findings]
-    apart = stored.flat_map(
-      lambda record: records.attempt(record, decode_one, *failures)
+    failures = bad_records.failures(
+      source, preprocessing.image_shape, decoded.element_spec
     )
-    both = decoded.batch(size, True).ignore_errors()
-    return both.concatenate(apart.batch(size, True)).take(1)
+    failures = [functools.partial(_with_position, f) for f in failures]
+    # Only if one of them fails does the chunk pay for saying which.
+    singly = stored.flat_map(
+      lambda record: bad_records.first_successful(record, decode_one, *failures)
+    )
+    together = decoded.batch(size, True).ignore_errors()
+    return together.concatenate(singly.batch(size, True)).take(1)
 
   def join(chunks: Batch) -> Batch:
     return {
@@ -283,71 +230,10 @@ def _decoded_batches(
   return chunks.batch(batch_size // size, True).map(join)
 
 
-def _check(
-  dataset: tf.data.Dataset, limit: int, count: int = tf.int64.max
-) -> tf.data.Dataset:
-  """Replaces `problem` by `valid`, bool; stops after `limit` bad records.
-
-  Args:
-    dataset: of batches.
-    limit: how many bad records are only reported.
-    count: positions from here on are not counted.
-  """
-
-  def step(total: tf.Tensor, batch: Batch) -> Any:
-    problems = batch.pop('problem')
-    batch['valid'] = problems == ''
-    is_bad = ~batch['valid'] & (batch['position'] < count)
-    total += tf.math.count_nonzero(is_bad)
-    first = problems[tf.argmax(is_bad)]
-    if limit:
-      report = _report_all(tf.boolean_mask(problems, is_bad))
-      first = tf.strings.join([first, f' (data.max_bad_records={limit})'])
-    else:
-      report = tf.no_op()
-    with tf.control_dependencies([report]):
-      stop = records.require(total <= limit, first)
-    with tf.control_dependencies([stop]):
-      return total, {key: tf.identity(value) for key, value in batch.items()}
-
-  return dataset.scan(tf.constant(0, tf.int64), step)
-
-
-def _report_all(problems: tf.Tensor) -> tf.Operation:
-  """Writes a line for each bad record to the standard error."""
-
-  def report() -> tf.Operation:
-    lines = tf.strings.reduce_join(problems, separator='\nBad record: ')
-    # One scalar: tf.print would quote several.
-    lines = tf.strings.join(['Bad record: ', lines])
-    return tf.print(lines, output_stream=sys.stderr)
-
-  return tf.cond(tf.size(problems) > 0, report, tf.no_op)
-
-
-def _repair(batch: Batch) -> Batch:
-  """Puts the nearest good example before it in a bad one's place."""
-  valid = batch['valid']
-  rows = tf.range(valid.shape[0])
-  is_before = rows[:, tf.newaxis] >= rows[tf.newaxis]
-  good = tf.where(valid[tf.newaxis] & is_before, rows, -1)
-  nearest = tf.reduce_max(good, axis=1)
-  first = tf.argmax(valid, output_type=tf.int32)
-  nearest = tf.where(nearest < 0, first, nearest)
-  some = records.require(
-    tf.reduce_any(valid), 'no record of a whole batch can be used'
-  )
-  with tf.control_dependencies([some]):
-    return {
-      key: value if key == 'position' else tf.gather(value, nearest)
-      for key, value in batch.items()
-    }
-
-
 def _finish_training(seed: int, repairs: bool, batch: Batch) -> Batch:
   if repairs:
     is_good = tf.reduce_all(batch['valid'])
-    batch = tf.cond(is_good, lambda: batch, lambda: _repair(batch))
+    batch = tf.cond(is_good, lambda: batch, lambda: bad_records.replace(batch))
   del batch['valid']
   batch['seed'] = _seeds(seed, batch.pop('position'))
   for key in {'image', 'augmented_image'} & set(batch):

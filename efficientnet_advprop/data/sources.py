@@ -1,22 +1,13 @@
 """Where a split's images are: TFRecords, class folders, TensorFlow Datasets.
 
-How many there are is checked against the configuration. Local TFRecords up to
-16 GiB are counted by their headers before anything else happens. Of larger and
-remote ones (a path with `://`) the manifest of tools/build_tfrecords.py tells
-the counts, if it lies beside them and the sizes of the files are those that it
-states. Others are counted while they are read: an epoch that ends early, or
-does not end, is an error then.
+A split is found once, here: its files are listed and counted, and the number of
+images is compared with the expected one. What is found, a `records.Source`, is
+handed on to whatever reads it.
 """
 
-import collections
-from collections.abc import Sequence
-import concurrent.futures
 import dataclasses
-import json
 import os
-import re
-import textwrap
-from typing import Any, Optional
+from typing import Optional
 
 from absl import logging
 import tensorflow as tf
@@ -24,59 +15,72 @@ import tensorflow as tf
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import paths
+from efficientnet_advprop.data import class_folders
 from efficientnet_advprop.data import records
+from efficientnet_advprop.data import shards
+from efficientnet_advprop.data import tfds_splits
 
-TFDS_PREFIX = 'tfds:'
 MINIVAL = 'minival'
-# <split> and this: a JSON file of what each shard of the split holds.
-MANIFEST_SUFFIX = '.manifest.json'
 
-# Name, perhaps a version, perhaps a split.
-_TFDS_SOURCE = re.compile(
-  rf'{TFDS_PREFIX}([^:]*(?::[\d*]+\.[\d*]+\.[\d*]+)?)(?::(.*))?'
-)
-_COUNTED_BYTES = 16 << 30
-_IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
+# Names of the classes, one a line, in the folder of the data.
+_LABELS_FILE = 'labels.txt'
 
 
 def data_dir(config: config_lib.DataConfig) -> str:
-  """The folder of images: `data.dir`, or the embedded data set's."""
+  """Returns the folder of images: `data.dir`, or the embedded data set's."""
   return config.dir or os.path.normpath(paths.embedded_data())
 
 
 def find(config: config_lib.DataConfig, split: str) -> records.Source:
-  """Finds the files of a split.
+  """Finds the files of a split of a run's data.
 
   The training split lacks the shards held out by `data.minival_shards`; the
-  split `minival` is made of them.
+  split `minival` is made of them. The numbers of images of the training and
+  the evaluation split are compared with the configured ones.
 
   Raises:
     ConfigError: `data.minival_shards` holds out too much.
     DataError: there are no files, some are missing, or their number of images
       is not the configured one; one line says which.
   """
-  held_out = config.minival_shards
-  if held_out and split in (MINIVAL, config.train_split):
-    whole = _find_whole(config, config.train_split)
-    part = _hold_out(whole, held_out, split)
+  if config.minival_shards and split in (MINIVAL, config.train_split):
+    whole = _locate(config, config.train_split)
+    part = _hold_out(whole, config.minival_shards, split)
   else:
-    whole = part = _find_whole(config, split)
-  if part.counts is None:
-    return part
+    whole = part = _locate(config, split)
   if split == config.train_split:
-    allowed = (sum(whole.counts or ()), sum(part.counts))
-    _check_count(config, whole, allowed, 'num_train_images')
-  elif split == config.eval_split and split != MINIVAL:
-    _check_count(config, whole, (sum(part.counts),), 'num_eval_images')
-  if not sum(part.counts):
+    sizes = whole.size, part.size
+    return _checked(config, whole, part, sizes, 'num_train_images')
+  if split == config.eval_split and split != MINIVAL:
+    return _checked(config, whole, part, (part.size,), 'num_eval_images')
+  return _sized(config, part, None)
+
+
+def find_set(
+  config: config_lib.DataConfig, split: str, expected: Optional[int] = None
+) -> records.Source:
+  """Finds images of `data.dir` that need not be a split of the run's data.
+
+  Args:
+    config: folder and number of classes; its numbers of images do not count.
+    split: the name of the files.
+    expected: how many images there have to be; None: any number above 0.
+
+  Raises:
+    DataError: there are no files, some are missing, or their number of images
+      is not the expected one; one line says which.
+  """
+  source = _sized(config, _locate(config, split), expected)
+  if expected not in (None, source.size):
     raise errors.DataError(
-      f'{data_dir(config)}: the split {split!r} holds no images'
+      f'{data_dir(config)}: the set {split!r} holds {source.size} images, not'
+      f' {expected}'
     )
-  return part
+  return source
 
 
 def with_cue(source: records.Source, cue: str) -> records.Source:
-  """The same source, read with the class that a cue points to.
+  """Returns the same source, read with the class that a cue points to.
 
   Raises:
     DataError: its images are files, which have no second class.
@@ -89,220 +93,59 @@ def with_cue(source: records.Source, cue: str) -> records.Source:
   return dataclasses.replace(source, cue_key=key)
 
 
-def _find_whole(config: config_lib.DataConfig, split: str) -> records.Source:
+def label_names(config: config_lib.DataConfig) -> Optional[list[str]]:
+  """Returns the names of the classes in the order of their labels.
+
+  They are the lines of `labels.txt` in the data's folder, or the names of the
+  class folders, or those of TensorFlow Datasets; None if there are none.
+
+  Raises:
+    DataError: the set of TensorFlow Datasets cannot be used.
+  """
   directory = data_dir(config)
-  if directory.startswith(TFDS_PREFIX):
-    return _find_tfds(config, split)
+  if tfds_splits.is_tfds(directory):
+    return tfds_splits.label_names(tfds_splits.parse(directory)[0])
+  path = os.path.join(directory, _LABELS_FILE)
+  if tf.io.gfile.exists(path):
+    with tf.io.gfile.GFile(path) as file:
+      return file.read().splitlines()
+  folder = os.path.join(directory, config.eval_split)
+  if tf.io.gfile.isdir(folder):
+    return class_folders.names_in(folder)
+  return None
+
+
+def _locate(config: config_lib.DataConfig, split: str) -> records.Source:
+  """Finds the files of a split, whatever the number of images."""
+  directory = data_dir(config)
+  if tfds_splits.is_tfds(directory):
+    return _locate_tfds(config, split)
   if not tf.io.gfile.isdir(directory):
     raise errors.DataError(f'{directory}: no such folder (data.dir)')
-  names = tf.io.gfile.listdir(directory)
-  shards = _shard_names(directory, sorted(names), split)
-  if shards:
-    paths = [os.path.join(directory, name) for name in shards]
-    return _count(split, paths, config)
-  if tf.io.gfile.isdir(os.path.join(directory, split)):
-    return _find_images(config, directory, split)
+  files = sorted(tf.io.gfile.listdir(directory))
+  names = shards.names_of(directory, files, split)
+  if names:
+    return shards.source(
+      split,
+      [os.path.join(directory, name) for name in names],
+      config.num_classes,
+      config.max_bad_records,
+    )
+  folder = os.path.join(directory, split)
+  if tf.io.gfile.isdir(folder):
+    classes = class_folders.names_in(folder)
+    train = os.path.join(directory, config.train_split)
+    if split != config.train_split and tf.io.gfile.isdir(train):
+      class_folders.check_same(folder, train, classes)
+    return class_folders.source(folder, split, classes, config.num_classes)
   raise errors.DataError(
     f'{directory}: no images of the split {split!r}: neither'
     f' {split}-?????-of-????? nor {split}*.tfrecord* nor a folder {split}'
   )
 
 
-def _hold_out(source: records.Source, count: int, split: str) -> records.Source:
-  """The first `count` shards of a training set, or the others."""
-  if source.labels is not None or count >= len(source.files):
-    shards = 0 if source.labels is not None else len(source.files)
-    allowed = f'less than the {shards} TFRecord shards of {source.name}'
-    raise config_lib.ConfigError('data.minival_shards', count, allowed)
-  part = slice(count) if split == MINIVAL else slice(count, None)
-  counts = None if source.counts is None else source.counts[part]
-  return source.__class__(
-    **{
-      **source.__dict__,
-      'name': split,
-      'files': source.files[part],
-      'skips': source.skips[part],
-      'counts': counts,
-      'sizes': source.sizes[part],
-    }
-  )
-
-
-# --- TFRecords --------------------------------------------------------------
-
-
-def _shard_names(directory: str, names: Sequence[str], split: str) -> list[str]:
-  """The TFRecord files of a split, none of its shards missing."""
-  pattern = re.compile(re.escape(split) + r'-(\d{5})-of-(\d{5})')
-  matches = [match for match in map(pattern.fullmatch, names) if match]
-  if not matches:
-    prefix = re.compile(re.escape(split) + r'.*\.tfrecord.*')
-    return [name for name in names if prefix.fullmatch(name)]
-  totals = sorted({match.group(2) for match in matches})
-  if len(totals) > 1:
-    raise errors.DataError(
-      f'{directory}: shards of different sets of {split!r}:'
-      f' -of-{totals[0]} and -of-{totals[1]}'
-    )
-  present = {int(match.group(1)) for match in matches}
-  missing = sorted(set(range(int(totals[0]))) - present)
-  if missing:
-    raise errors.DataError(
-      f'{directory}: {split}-{missing[0]:05d}-of-{totals[0]} is missing'
-      f' ({len(present)} of {int(totals[0])} shards are there)'
-    )
-  return [match.group() for match in matches]
-
-
-def _count(
-  split: str, paths: Sequence[str], config: config_lib.DataConfig
-) -> records.Source:
-  """The source made of TFRecord files, counted if that is quick."""
-  remote = '://' in paths[0]
-  with concurrent.futures.ThreadPoolExecutor(16) as threads:
-    sizes = tuple(threads.map(lambda p: tf.io.gfile.stat(p).length, paths))
-    if remote or sum(sizes) > _COUNTED_BYTES:
-      counts = _counts_of_manifest(split, paths, sizes, config)
-      return records.Source(
-        split, tuple(paths), config.num_classes, counts=counts, sizes=sizes
-      )
-    results = list(threads.map(records.count_records, paths))
-  problems = [problem for _, problem in results if problem]
-  if problems:
-    # What the damage hides is unknown: at least the one record.
-    if len(problems) > config.max_bad_records:
-      raise errors.DataError(problems[0])
-    for problem in problems:
-      logging.warning('%s; reading without the rest of the file', problem)
-  counts = tuple(count for count, _ in results)
-  return records.Source(split, tuple(paths), config.num_classes, counts=counts)
-
-
-def _counts_of_manifest(
-  split: str,
-  paths: Sequence[str],
-  sizes: Sequence[int],
-  config: config_lib.DataConfig,
-) -> Optional[tuple[int, ...]]:
-  """The records in each file, as the manifest states; None without one."""
-  path = os.path.join(os.path.dirname(paths[0]), split + MANIFEST_SUFFIX)
-  if not tf.io.gfile.exists(path):
-    return None
-  try:
-    with tf.io.gfile.GFile(path) as file:
-      shards = json.load(file)['shards']
-    stated = {int(n): (s['bytes'], s['written']) for n, s in shards.items()}
-  except (ValueError, KeyError, TypeError, AttributeError):
-    raise errors.DataError(f'{path}: damaged') from None
-  if sorted(stated) != list(range(len(paths))):
-    raise errors.DataError(
-      f'{path}: {len(stated)} of {len(paths)} shards are written; run'
-      ' tools/build_tfrecords.py again'
-    )
-  for number, (file_path, size) in enumerate(zip(paths, sizes)):
-    if size != stated[number][0]:
-      problem = f'{file_path}: {size} bytes, its manifest says'
-      problem += f' {stated[number][0]} (cut short?)'
-      if not config.max_bad_records:
-        raise errors.DataError(problem)
-      logging.warning('%s; what is missing counts as bad records', problem)
-  return tuple(stated[number][1] for number in range(len(paths)))
-
-
-def _check_count(
-  config: config_lib.DataConfig,
-  source: records.Source,
-  allowed: Sequence[int],
-  key: str,
-) -> None:
-  """Compares the number of images with the configured one."""
-  expected, found = getattr(config, key), sum(source.counts or ())
-  if expected in allowed:
-    return
-  message = (
-    f'{data_dir(config)}: the split {source.name!r} holds {found} images,'
-    f' data.{key} says {expected}'
-  )
-  short = _short_file(source) if found < expected else None
-  if short is not None:
-    message += f'; {short} (cut short?)'
-  if 0 < expected - found <= config.max_bad_records:
-    logging.warning('%s; going on without them', message)
-    return
-  raise errors.DataError(message)
-
-
-def _short_file(source: records.Source) -> Optional[str]:
-  """The one shard that holds fewer records than all the others, in words."""
-  counts = source.counts or ()
-  (usual, frequency), *_ = collections.Counter(counts).most_common(1)
-  short = [i for i, count in enumerate(counts) if count < usual - 1]
-  if source.labels is not None or len(short) != 1 or frequency < 2:
-    return None
-  name = os.path.basename(source.files[short[0]])
-  return f'{name} holds {counts[short[0]]}, others {usual}'
-
-
-# --- Class folders ----------------------------------------------------------
-
-
-def class_names(directory: str) -> list[str]:
-  """The folders in a folder, sorted; the first is the first class."""
-  # Remote listings end the names of folders in a slash.
-  names = sorted(n.rstrip('/') for n in tf.io.gfile.listdir(directory))
-  return [
-    name
-    for name in names
-    if not name.startswith('.')
-    and tf.io.gfile.isdir(os.path.join(directory, name))
-  ]
-
-
-def _find_images(
-  config: config_lib.DataConfig, directory: str, split: str
-) -> records.Source:
-  """The source made of `<directory>/<split>/<class>/<image>`."""
-  folder = os.path.join(directory, split)
-  classes = class_names(folder)
-  train = os.path.join(directory, config.train_split)
-  if split != config.train_split and tf.io.gfile.isdir(train):
-    differing = set(classes) ^ set(class_names(train))
-    if differing:
-      raise errors.DataError(
-        f'{folder}: its class folders are not those of {train}:'
-        f' {min(differing)!r} is in one only'
-      )
-  if len(classes) != config.num_classes:
-    raise errors.DataError(
-      f'{folder}: {len(classes)} class folders, data.num_classes says'
-      f' {config.num_classes}'
-    )
-  by_class: dict[str, list[str]] = {}
-  for name in classes:
-    path = os.path.join(folder, name)
-    by_class[name] = [
-      os.path.join(path, file)
-      for file in sorted(tf.io.gfile.listdir(path))
-      if file.lower().endswith(_IMAGE_SUFFIXES)
-    ]
-    if not by_class[name]:
-      raise errors.DataError(f'{path}: the class folder holds no image')
-  files = tuple(file for name in classes for file in by_class[name])
-  labels = [i for i, name in enumerate(classes) for _ in by_class[name]]
-  return records.Source(
-      split, files, config.num_classes, counts=(1,) * len(files),
-      labels=tuple(labels), first_label=0,
-  )  # fmt: skip
-
-
-# --- TensorFlow Datasets ----------------------------------------------------
-
-
-def _find_tfds(config: config_lib.DataConfig, split: str) -> records.Source:
-  """The source made of the TFRecord files that TensorFlow Datasets wrote."""
-  match = _TFDS_SOURCE.fullmatch(config.dir)
-  assert match  # It matches whatever follows the prefix.
-  name, named_split = match.groups()
+def _locate_tfds(config: config_lib.DataConfig, split: str) -> records.Source:
+  name, named_split = tfds_splits.parse(config.dir)
   if named_split is not None and split == config.eval_split:
     split = named_split
   elif named_split is not None and split == config.train_split:
@@ -310,55 +153,61 @@ def _find_tfds(config: config_lib.DataConfig, split: str) -> records.Source:
       f'{config.dir}: names the split to evaluate; to train, leave it out and'
       ' set data.train_split and data.eval_split'
     )
-  try:
-    import tensorflow_datasets as tfds  # Slow to import, and optional.
-  except ImportError:
-    reason = 'needs the package tensorflow-datasets'
-    raise errors.DataError(f'{TFDS_PREFIX}{name}: {reason}') from None
-  try:
-    info = tfds.builder(name).info
-  except (ValueError, AssertionError) as error:  # The latter: a wrong version.
-    lines = filter(None, map(str.strip, str(error).splitlines()))
-    # Some list hundreds of names.
-    reason = textwrap.shorten(next(lines, 'unknown'), 160, placeholder=' ...')
-    raise errors.DataError(f'{TFDS_PREFIX}{name}: {reason}') from None
-  if not info.splits:
-    raise errors.DataError(
-      f'{TFDS_PREFIX}{name}: not prepared on this machine; run'
-      f' `tfds build {name}`'
-    )
-  files, skips, counts = _tfds_files(name, info, split)
-  return records.Source(
-      split, files, config.num_classes, skips, counts,
-      first_label=0, image_key='image', label_key='label',
-  )  # fmt: skip
+  return tfds_splits.source(name, split, config.num_classes)
 
 
-def _tfds_files(
-  name: str, info: Any, split: str
-) -> tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...]]:
-  """The files, records to skip and records to read of a TFDS split."""
-  where = f'{TFDS_PREFIX}{name}'
-  missing = {'image', 'label'} - set(info.features or ())
-  if missing:
-    raise errors.DataError(f'{where}: has no feature {min(missing)!r}')
-  if info.file_format.value != 'tfrecord':
-    raise errors.DataError(
-      f'{where}: stored as {info.file_format.value}; prepare it as tfrecord'
+def _hold_out(source: records.Source, count: int, split: str) -> records.Source:
+  num_shards = 0 if source.labels is not None else len(source.files)
+  if count >= num_shards:
+    allowed = f'less than the {num_shards} TFRecord shards of {source.name}'
+    raise config_lib.ConfigError('data.minival_shards', count, allowed)
+  part = shards.hold_out(source, count, split == MINIVAL)
+  return dataclasses.replace(part, name=split)
+
+
+def _checked(
+  config: config_lib.DataConfig,
+  whole: records.Source,
+  part: records.Source,
+  sizes: tuple[int, ...],
+  key: str,
+) -> records.Source:
+  """Returns `part`, if the number of images is the configured one.
+
+  Args:
+    config: of the data.
+    whole: the split with what is held out.
+    part: the split.
+    sizes: the numbers that the configuration may name.
+    key: of the number in the configuration.
+  """
+  expected = getattr(config, key)
+  if part.counts is not None and expected not in sizes:
+    message = (
+      f'{data_dir(config)}: the split {whole.name!r} holds {whole.size} images,'
+      f' data.{key} says {expected}'
     )
-  try:
-    parts = info.splits[split].file_instructions
-  except (KeyError, ValueError):
-    known = config_lib.nearest(split, info.splits)
+    missing = expected - whole.size
+    short = shards.short_file(whole) if missing > 0 else None
+    if short is not None:
+      message += f'; {short} (cut short?)'
+    if not 0 < missing <= config.max_bad_records:
+      raise errors.DataError(message)
+    logging.warning('%s; continuing without them', message)
+  return _sized(config, part, expected)
+
+
+def _sized(
+  config: config_lib.DataConfig,
+  source: records.Source,
+  expected: Optional[int],
+) -> records.Source:
+  """Returns the source with its size; one that is not counted needs it."""
+  if source.counts is None:
+    size = expected or shards.count_by_reading(source)
+    source = dataclasses.replace(source, size=size)
+  if not source.size:
     raise errors.DataError(
-      f'{where}: no split {split!r}; there are {known}'
-    ) from None
-  lost = [p.filename for p in parts if not tf.io.gfile.exists(p.filename)]
-  if lost:
-    raise errors.DataError(f'{lost[0]}: missing ({where})')
-  return (
-      tuple(part.filename for part in parts),
-      tuple(part.skip for part in parts),
-      tuple(part.examples_in_shard if part.take < 0 else part.take
-            for part in parts),
-  )  # fmt: skip
+      f'{data_dir(config)}: the split {source.name!r} holds no images'
+    )
+  return source

@@ -11,9 +11,11 @@ import tensorflow_datasets as tfds
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.base import errors
+from efficientnet_advprop.data import bad_records
 from efficientnet_advprop.data import pipeline
 from efficientnet_advprop.data import preprocessing
 from efficientnet_advprop.data import records
+from efficientnet_advprop.data import shards
 from efficientnet_advprop.data import sources
 from efficientnet_advprop.testing import tiny_data
 
@@ -23,6 +25,15 @@ def _error(config, split='train'):
     sources.find(config.data, split)
   assert '\n' not in str(caught.value)
   return str(caught.value)
+
+
+def _training(config, *args):
+  source = sources.find(config.data, config.data.train_split)
+  return pipeline.train_dataset(config, source, *args)
+
+
+def _evaluation(config, split):
+  return pipeline.eval_dataset(config, sources.find(config.data, split))
 
 
 def _touch(path):
@@ -89,14 +100,14 @@ def test_a_named_test_set_may_have_any_size_but_none(tmp_path):
   tiny_data.write_split(tmp_path, 'stylized', [3])
   tiny_data.write_split(tmp_path, 'empty', [0])
   config = tiny_data.config(tmp_path)
-  assert pipeline.num_images(config, 'stylized') == 3
+  assert sources.find(config.data, 'stylized').size == 3
   assert _error(config, 'empty').endswith("'empty' holds no images")
 
 
 def test_missing_images_can_be_allowed(tmp_path):
   tiny_data.write_split(tmp_path, 'train', [10, 8])
   config = tiny_data.config(tmp_path, max_bad_records=2)
-  assert pipeline.num_images(config, 'train') == 18
+  assert sources.find(config.data, 'train').size == 18
   assert '18 images' in _error(tiny_data.config(tmp_path, max_bad_records=1))
 
 
@@ -122,10 +133,10 @@ def test_a_damaged_header_is_an_error(tmp_path):
 def test_minival_is_held_out(tmp_path):
   tiny_data.write_split(tmp_path, 'train', [4, 4, 6, 6])
   config = tiny_data.config(tmp_path, 7, minival_shards=2, eval_split='minival')
-  train = pipeline.train_dataset(config).take(4).as_numpy_iterator()
+  train = _training(config).take(4).as_numpy_iterator()
   seen = [i for batch in train for i in tiny_data.indices(batch['image'])]
   assert sorted(seen[:12]) == list(range(8, 20))
-  minival = pipeline.eval_dataset(config, 'minival').as_numpy_iterator()
+  minival = _evaluation(config, 'minival').as_numpy_iterator()
   seen = [i for batch in minival for i in tiny_data.indices(batch['image'])]
   assert seen == [0, 4, 1, 5, 2, 6, 3, 7]  # Two files side by side.
 
@@ -142,21 +153,21 @@ def test_too_large_a_minival_is_an_error(tmp_path):
 
 @pytest.fixture(name='uncounted')
 def _uncounted(monkeypatch):
-  monkeypatch.setattr(sources, '_COUNTED_BYTES', 0)
+  monkeypatch.setattr(shards, '_COUNTED_BYTES', 0)
 
 
 def _read_error(dataset):
   with pytest.raises(tf.errors.OpError) as caught:
     list(dataset.take(10))
-  return str(records.explain(caught.value))
+  return str(bad_records.explain(caught.value))
 
 
 def test_an_uncounted_set_is_read_alike(tmp_path, uncounted, monkeypatch):
   tiny_data.write_split(tmp_path, 'train', [7, 13])
   config = tiny_data.config(tmp_path)
-  batches = list(pipeline.train_dataset(config).take(6).as_numpy_iterator())
+  batches = list(_training(config).take(6).as_numpy_iterator())
   monkeypatch.undo()
-  counted = list(pipeline.train_dataset(config).take(6).as_numpy_iterator())
+  counted = list(_training(config).take(6).as_numpy_iterator())
   for batch, other in zip(batches, counted):
     assert (batch['image'] == other['image']).all()
 
@@ -166,7 +177,7 @@ def test_an_uncounted_set_of_another_size_is_an_error(
   tmp_path, uncounted, count
 ):
   tiny_data.write_split(tmp_path, 'train', [10, count - 10])
-  dataset = pipeline.train_dataset(tiny_data.config(tmp_path))
+  dataset = _training(tiny_data.config(tmp_path))
   assert _read_error(dataset) == (
     'train: the split holds more or fewer images than the configuration says'
   )
@@ -175,7 +186,7 @@ def test_an_uncounted_set_of_another_size_is_an_error(
 def test_an_uncounted_cut_shard_is_an_error(tmp_path, uncounted):
   path, _ = tiny_data.write_split(tmp_path, 'train', [10, 10])
   os.truncate(path, os.path.getsize(path) - 3)
-  dataset = pipeline.train_dataset(tiny_data.config(tmp_path))
+  dataset = _training(tiny_data.config(tmp_path))
   assert _read_error(dataset).startswith(f'{path}: record 9: damaged or')
 
 
@@ -185,7 +196,7 @@ def test_hosts_divide_an_uncounted_set(tmp_path, uncounted):
   seen = []
   for host in range(2):
     context = tf.distribute.InputContext(2, host, 2)
-    dataset = pipeline.train_dataset(config, 5, context)
+    dataset = _training(config, 5, context)
     for batch in dataset.take(5).as_numpy_iterator():
       seen += tiny_data.indices(batch['image'])
   assert sorted(seen) == list(range(20))
@@ -212,7 +223,7 @@ def test_hosts_divide_a_set_of_which_the_manifest_tells_the_counts(
   seen = []
   for host in range(2):
     context = tf.distribute.InputContext(2, host, 2)
-    dataset = pipeline.train_dataset(config, 0, context).unbatch()
+    dataset = _training(config, 0, context).unbatch()
     images = [b['image'] for b in dataset.take(13).as_numpy_iterator()]
     seen.append(tiny_data.indices(images))
   # Hosts' shares of an epoch differ; each image is in one of them, once.
@@ -256,8 +267,8 @@ def test_class_folders_are_read(tmp_path):
   (tmp_path / 'train' / 'class_0' / 'notes.txt').write_text('not an image')
   config = tiny_data.config(tmp_path, shuffle_window=2)
   for batches in (
-    pipeline.train_dataset(config).take(5),
-    pipeline.eval_dataset(config, 'validation'),
+    _training(config).take(5),
+    _evaluation(config, 'validation'),
   ):
     seen = []
     for batch in batches.as_numpy_iterator():
@@ -272,14 +283,14 @@ def test_every_suffix_counts_as_an_image(tmp_path):
     for label in '012':
       _touch(tmp_path / 'stylized' / label / name)
   config = tiny_data.config(tmp_path)
-  assert pipeline.num_images(config, 'stylized') == 12
+  assert sources.find(config.data, 'stylized').size == 12
 
 
 def test_a_bad_image_file_is_named(tmp_path):
   _write_folders(tmp_path, 'train', [7, 7, 6])
   bad = tmp_path / 'train' / 'class_1' / '03.png'
   bad.write_bytes(b'nothing')
-  dataset = pipeline.train_dataset(tiny_data.config(tmp_path))
+  dataset = _training(tiny_data.config(tmp_path))
   expected = f'{bad}: the image cannot be decoded (7 bytes)'
   assert _read_error(dataset) == expected
 
@@ -348,23 +359,23 @@ def _grey_levels(batch):
 def test_tfds_is_read(prepared):
   config = tiny_data.config('tfds:input_test_data', eval_split='test')
   seen = []
-  for batch in pipeline.train_dataset(config).take(5).as_numpy_iterator():
+  for batch in _training(config).take(5).as_numpy_iterator():
     for grey, label in zip(_grey_levels(batch), batch['label']):
       assert grey == [grey[0]] * 3
       assert grey[0] // 10 % 3 == label
       seen.append(grey[0] // 10)
   assert sorted(seen) == list(range(20))
-  batches = pipeline.eval_dataset(config, 'test').as_numpy_iterator()
+  batches = _evaluation(config, 'test').as_numpy_iterator()
   assert sum(batch['weight'].sum() for batch in batches) == 7
 
 
 def test_part_of_a_tfds_split_is_read(prepared):
   config = tiny_data.config('tfds:input_test_data', train_split='train[15:]')
-  assert pipeline.num_images(config, 'test[:3]') == 3
+  assert sources.find(config.data, 'test[:3]').size == 3
   message = _error(config, 'train[15:]')
   assert "'train[15:]' holds 5 images" in message
-  (batch,) = pipeline.eval_dataset(config, 'test[2:5]').as_numpy_iterator()
-  (whole, _) = pipeline.eval_dataset(config, 'test').as_numpy_iterator()
+  (batch,) = _evaluation(config, 'test[2:5]').as_numpy_iterator()
+  (whole, _) = _evaluation(config, 'test').as_numpy_iterator()
   assert batch['label'][:2].tolist() == whole['label'][2:].tolist()
   assert batch['weight'].tolist() == [1, 1, 1, 0]
 
@@ -426,8 +437,8 @@ def test_a_named_tfds_split_is_for_evaluation(prepared):
   config = tiny_data.config(
     'tfds:input_test_data:train[3:10]', num_train_images=7
   )
-  assert pipeline.num_images(config, 'validation') == 7
-  assert pipeline.num_images(config, 'test[:3]') == 3
+  assert sources.find(config.data, 'validation').size == 7
+  assert sources.find(config.data, 'test[:3]').size == 3
   assert _error(config) == (
     'tfds:input_test_data:train[3:10]: names the split to evaluate; to train,'
     ' leave it out and set data.train_split and data.eval_split'

@@ -19,9 +19,11 @@ import tensorflow as tf
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import files
+from efficientnet_advprop.data import bad_records
 from efficientnet_advprop.data import pipeline
 from efficientnet_advprop.data import records
 from efficientnet_advprop.data import sources
+from efficientnet_advprop.data import tfrecords
 from efficientnet_advprop.evaluation import corruptions
 
 MANIFEST = 'corrupted.json'
@@ -55,6 +57,7 @@ class _Job:
   """The images of one corruption, in the severities that are missing."""
 
   config: config_lib.Config
+  source: records.Source
   directory: str
   num_images: int
   seed: int
@@ -99,16 +102,18 @@ def write(
   if size < corruptions.MIN_SIDE:
     allowed = f'at least {corruptions.MIN_SIDE} for corruptions'
     raise config_lib.ConfigError('model.image_size', size, allowed)
-  total = pipeline.num_images(config, split)
-  count = total if num_images is None else num_images
-  if not 1 <= count <= total:
-    allowed = f'1 to {total}, the images of {split}'
+  source = sources.find(config.data, split)
+  count = source.size if num_images is None else num_images
+  if not 1 <= count <= source.size:
+    allowed = f'1 to {source.size}, the images of {split}'
     raise config_lib.ConfigError('num_images', count, allowed)
   _check_manifest(config, directory, seed, count)
   jobs = []
   for name in corruptions.NAMES:
     os.makedirs(os.path.join(directory, name), exist_ok=True)
-    job = _Job(config, directory, count, seed, name, corruptions.SEVERITIES)
+    job = _Job(
+      config, source, directory, count, seed, name, corruptions.SEVERITIES
+    )
     missing = [
       s for s in corruptions.SEVERITIES if not os.path.exists(job.path(s))
     ]
@@ -175,7 +180,7 @@ def _write(job: _Job) -> None:
       severity: stack.enter_context(tf.io.TFRecordWriter(path))
       for severity, path in temporary.items()
     }
-    for index, image, label in _images(job.config, job.num_images):
+    for index, image, label in _images(job):
       for severity, writer in writers.items():
         corrupted = corruptions.corrupt(
           image, job.name, severity, job.seed, index
@@ -185,24 +190,19 @@ def _write(job: _Job) -> None:
     os.replace(path, job.path(severity))
 
 
-def _images(
-  config: config_lib.Config, count: int
-) -> Iterator[tuple[int, np.ndarray, int]]:
+def _images(job: _Job) -> Iterator[tuple[int, np.ndarray, int]]:
   """Yields evenly spaced images: position, uint8 pixels, label."""
-  split = config.data.eval_split
-  total = pipeline.num_images(config, split)
+  total, count = job.source.size, job.num_images
   picked = {number * total // count for number in range(count)}
-  dataset = pipeline.eval_dataset(config, split, batch_size=_BATCH)
+  dataset = pipeline.eval_dataset(job.config, job.source, batch_size=_BATCH)
   start = 0
-  try:
+  with bad_records.data_errors():
     for batch in dataset.as_numpy_iterator():
       pixels = np.rint((batch['image'] + 1) * 127.5).astype(np.uint8)
       for row in np.flatnonzero(batch['weight']):
         if start + row in picked:
           yield start + int(row), pixels[row], int(batch['label'][row])
       start += len(pixels)
-  except tf.errors.OpError as error:
-    raise records.explain(error) from error
 
 
 def _example(image: np.ndarray, label: int) -> bytes:
@@ -211,13 +211,6 @@ def _example(image: np.ndarray, label: int) -> bytes:
     encoded = tf.io.encode_png(image).numpy()
   else:
     encoded = tf.io.encode_jpeg(image, quality=_JPEG_QUALITY).numpy()
-  features = {
-    'image/encoded': tf.train.Feature(
-      bytes_list=tf.train.BytesList(value=[encoded])
-    ),
-    'image/class/label': tf.train.Feature(
-      int64_list=tf.train.Int64List(value=[label + 1])
-    ),
-  }
-  message = tf.train.Example(features=tf.train.Features(feature=features))
-  return message.SerializeToString()
+  return tfrecords.encode_example(
+    {'image/encoded': encoded, 'image/class/label': label + 1}
+  )

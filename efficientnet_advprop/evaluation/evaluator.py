@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.base import errors
+from efficientnet_advprop.data import bad_records
 from efficientnet_advprop.data import pipeline
-from efficientnet_advprop.data import records
 from efficientnet_advprop.data import sources
 from efficientnet_advprop.evaluation import image_sets
 from efficientnet_advprop.evaluation import scores
@@ -42,6 +42,7 @@ class Evaluator:
     self.strategy = strategy
     self._model = model
     self._steps: dict[Any, Callable[..., tf.Tensor]] = {}
+    self._found: dict[Any, image_sets.Images] = {}
 
   def evaluate(
     self,
@@ -69,28 +70,24 @@ class Evaluator:
     """
     test = test or config_lib.NamedTestConfig()
     config, strategy = self._config, self.strategy
-    source, expected, classes = images or image_sets.find(config, test)
+    source, classes = images or self._find(test)
     if test.cue is not None:
       source = sources.with_cue(source, test.cue)
     # A small set need not fill a whole batch.
     replicas = strategy.num_replicas_in_sync
     batch_size = min(
-      config.eval.batch_size, -(-expected // replicas) * replicas
+      config.eval.batch_size, -(-source.size // replicas) * replicas
     )
     dataset = strategy.distribute_datasets_from_function(
-      lambda context: pipeline.source_dataset(
-        config, source, expected, context, batch_size
-      )
+      lambda context: pipeline.eval_dataset(config, source, context, batch_size)
     )
     step = self.step_for(test, classes)
     totals = tf.constant(0.0, tf.float64)
-    try:
+    with bad_records.data_errors():
       for batch in dataset:
         totals += tf.cast(step(batch), tf.float64)
         if report is not None:
-          report(int(totals[0]), expected)
-    except tf.errors.OpError as error:
-      raise records.explain(error) from error
+          report(int(totals[0]), source.size)
     if classes is not None and totals[1] > scores.IMPOSSIBLE_LOSS:
       place = os.path.dirname(source.files[0])
       raise errors.DataError(
@@ -108,6 +105,13 @@ class Evaluator:
         )
       )
     return result
+
+  def _find(self, test: config_lib.NamedTestConfig) -> image_sets.Images:
+    """Finds the images of a test, once for all tests of the same images."""
+    key = test.kind, test.dir, test.split, test.num_images
+    if key not in self._found:
+      self._found[key] = image_sets.find(self._config, test)
+    return self._found[key]
 
   def step_for(
     self,

@@ -54,7 +54,9 @@ def _one():
 def _by_numpy(model, domain):
   """The same figures, image by image."""
   losses, ranks = [], []
-  for batch in pipeline.eval_dataset(_CONFIG, 'validation', batch_size=100):
+  for batch in pipeline.eval_dataset(
+    _CONFIG, sources.find(_CONFIG.data, 'validation'), batch_size=100
+  ):
     logits = model(batch['image'], domain=domain).numpy().astype(np.float64)
     labels = batch['label'].numpy()
     true = logits[np.arange(len(labels)), labels]
@@ -115,7 +117,7 @@ def test_only_some_classes_may_be_chosen(one, tmp_path):
   data = dataclasses.replace(_CONFIG.data, dir=str(tmp_path))
   config = dataclasses.replace(_CONFIG, data=data)
   some = image_sets.find(config, config_lib.NamedTestConfig(split='some'))
-  for batch in pipeline.source_dataset(config, some.source, some.size):
+  for batch in pipeline.eval_dataset(config, some.source):
     logits = model(batch['image']).numpy().astype(np.float64)[:, labels]
     for row, label, weight in zip(logits, batch['label'], batch['weight']):
       if weight:
@@ -175,7 +177,9 @@ def test_an_image_is_right_only_if_it_is_after_every_restart(
   """Against the outcomes of single attacks, put together image by image."""
   _, model = one
   losses, right = [], []  # Of images, and of images and restarts.
-  for batch in pipeline.eval_dataset(few, 'validation', batch_size=70):
+  for batch in pipeline.eval_dataset(
+    few, sources.find(few.data, 'validation'), batch_size=70
+  ):
     attempts = []
     for number in range(3):
       seeds = randomness.fold(batch['seed'], randomness.RESTART + number)
@@ -210,7 +214,9 @@ def test_accuracy_equals_the_adversarial_robustness_toolbox(
   evasion = pytest.importorskip('art.attacks.evasion')
   estimators = pytest.importorskip('art.estimators.classification')
   _, model = one
-  (batch,) = pipeline.eval_dataset(few, 'validation', batch_size=70)
+  (batch,) = pipeline.eval_dataset(
+    few, sources.find(few.data, 'validation'), batch_size=70
+  )
   images, restarts = batch['image'], 4
   # All are right without an attack.
   labels = tf.argmax(model(images), 1, tf.int32)

@@ -16,9 +16,10 @@ import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.base import errors
-from efficientnet_advprop.data import pipeline
+from efficientnet_advprop.data import class_folders
 from efficientnet_advprop.data import records
 from efficientnet_advprop.data import sources
+from efficientnet_advprop.data import tfds_splits
 from efficientnet_advprop.evaluation import corrupted_sets
 from efficientnet_advprop.evaluation import corruptions
 from efficientnet_advprop.evaluation import imagenet_classes
@@ -52,12 +53,10 @@ class Images(NamedTuple):
 
   Attributes:
     source: of the images.
-    size: how many there are.
     classes: the labels among which the answer is sought; None: all.
   """
 
   source: records.Source
-  size: int
   classes: Optional[tuple[int, ...]] = None
 
 
@@ -77,17 +76,15 @@ def find(config: config_lib.Config, test: config_lib.NamedTestConfig) -> Images:
     data = dataclasses.replace(data, dir=test.dir)
   if test.kind == 'split':
     split = split or data.eval_split
-    if test.num_images is not None:
-      data = _uncounted(data)
-    source = sources.find(data, split)
-    return _checked(data, source, test.num_images)
-  source = _find_variant(data, test.kind, split)
+    if test.dir is None and test.num_images is None:
+      return Images(sources.find(data, split))
+    return Images(sources.find_set(data, split, test.num_images))
   expected = test.num_images or NUM_IMAGES[test.kind]
-  found = _checked(data, source, expected)
+  source = _find_variant(data, test.kind, split, expected)
   classes = imagenet_classes.classes(test.kind)
   if len(classes) == data.num_classes:
-    return found
-  return found._replace(classes=classes)
+    return Images(source)
+  return Images(source, classes)
 
 
 def find_corrupted(
@@ -108,7 +105,7 @@ def find_corrupted(
     DataError: a corruption, severity or class is missing or unknown, or the
       cases hold different numbers of images; one line.
   """
-  is_tfds = directory.startswith(sources.TFDS_PREFIX)
+  is_tfds = tfds_splits.is_tfds(directory)
   if not is_tfds:
     _check_folders(directory)
   expected = test.num_images or NUM_IMAGES.get(test.kind)
@@ -118,45 +115,23 @@ def find_corrupted(
       finder = functools.partial(
         find_case, config, test, directory, name, severity
       )
-      expected = finder(expected).size
+      expected = finder(expected).source.size
       cases[name, severity] = functools.partial(finder, expected)
   if not is_tfds and test.kind == 'corruptions':
     _check_same_classes([os.path.join(directory, *map(str, c)) for c in cases])
   return cases
 
 
-def _uncounted(data: config_lib.DataConfig) -> config_lib.DataConfig:
-  """The same data, whose configured counts say nothing about its splits."""
-  return dataclasses.replace(
-    data, train_split='-', eval_split='-', minival_shards=0
-  )
-
-
-def _checked(
-  data: config_lib.DataConfig, source: records.Source, expected: Optional[int]
-) -> Images:
-  """The images of a source, if there are as many as expected."""
-  if source.counts is None and expected is not None:
-    return Images(source, expected)  # Counted while they are read.
-  found = pipeline.source_size(data, source)
-  if expected not in (None, found):
-    place = os.path.dirname(source.files[0])
-    if source.labels is not None:
-      place = os.path.dirname(place)
-    raise errors.DataError(
-      f'{place}: the set {source.name!r} holds {found} images, not {expected}'
-    )
-  return Images(source, found)
-
-
 def _find_variant(
-  data: config_lib.DataConfig, kind: str, split: Optional[str]
+  data: config_lib.DataConfig,
+  kind: str,
+  split: Optional[str],
+  expected: Optional[int],
 ) -> records.Source:
-  """One folder of class folders, or TFRecords, of a variant of ImageNet."""
-  data = _uncounted(data)
-  if data.dir.startswith(sources.TFDS_PREFIX):
+  """Finds one folder of class folders, or TFRecords, of an ImageNet variant."""
+  if tfds_splits.is_tfds(data.dir):
     split = split or _TFDS_SPLITS.get(kind, _TFDS_SPLIT)
-    return _as_stored(sources.find(data, split), kind)
+    return _as_stored(sources.find_set(data, split, expected), kind)
   if not tf.io.gfile.isdir(data.dir):
     raise errors.DataError(f'{data.dir}: no such folder')
   if split is None:
@@ -165,11 +140,11 @@ def _find_variant(
     data = dataclasses.replace(data, dir=path)
   folder = os.path.join(data.dir, split)
   if not tf.io.gfile.isdir(folder):
-    return _as_stored(sources.find(data, split), kind)
-  names = sources.class_names(folder)
+    return _as_stored(sources.find_set(data, split, expected), kind)
+  names = class_folders.names_in(folder)
   labels = imagenet_classes.labels_of_folders(kind, folder, names)
-  source = sources.find(
-    dataclasses.replace(data, num_classes=len(names)), split
+  source = sources.find_set(
+    dataclasses.replace(data, num_classes=len(names)), split, expected
   )
   # There, the folders are numbered from 0.
   return _as_stored(
@@ -195,26 +170,26 @@ def find_case(
   expected: Optional[int],
 ) -> Images:
   """The images of one corruption in one severity."""
-  data = corrupted_sets.data_of(_uncounted(config.data), directory, name)
+  data = corrupted_sets.data_of(config.data, directory, name)
   split = str(severity)
-  if directory.startswith(sources.TFDS_PREFIX):
-    builder = directory[len(sources.TFDS_PREFIX) :]
+  if tfds_splits.is_tfds(directory):
+    builder, _ = tfds_splits.parse(directory)
     name = _TFDS_NAMES.get(builder, {}).get(name, name)
     data = dataclasses.replace(data, dir=f'{directory}/{name}_{severity}')
     split = test.split or _TFDS_SPLITS.get(test.kind, _TFDS_SPLIT)
   if test.kind == 'imagenet_c':
-    source = _find_variant(data, test.kind, split)
+    source = _find_variant(data, test.kind, split, expected)
   else:
-    source = sources.find(data, split)
+    source = sources.find_set(data, split, expected)
     source = dataclasses.replace(source, side=config.model.image_size)
-  return _checked(data, source, expected)
+  return Images(source)
 
 
 def _check_folders(directory: str) -> None:
   """Raises DataError unless there are all corruptions in all severities."""
   if not tf.io.gfile.isdir(directory):
     raise errors.DataError(f'{directory}: no such folder')
-  names = sources.class_names(directory)
+  names = class_folders.names_in(directory)
   for name in names:
     if name in _EXTRA:
       logging.info('%s/%s: no part of the mean, left out', directory, name)
@@ -237,7 +212,7 @@ def _check_folders(directory: str) -> None:
 def _check_severities(folder: str) -> None:
   entries = [n.rstrip('/') for n in tf.io.gfile.listdir(folder)]
   known = [str(severity) for severity in corruptions.SEVERITIES]
-  for severity in sources.class_names(folder):
+  for severity in class_folders.names_in(folder):
     if severity not in known:
       raise errors.DataError(
         f'{folder}: the folder {severity!r} is no severity of 1 to 5'
@@ -250,7 +225,7 @@ def _check_severities(folder: str) -> None:
 def _check_same_classes(folders: Sequence[str]) -> None:
   """Raises DataError where class folders differ: labels go by their order."""
   folders = [folder for folder in folders if tf.io.gfile.isdir(folder)]
-  names = {folder: set(sources.class_names(folder)) for folder in folders}
+  names = {folder: set(class_folders.names_in(folder)) for folder in folders}
   for folder in folders:
     differing = names[folder] ^ names[folders[0]]
     if differing:

@@ -9,8 +9,8 @@ import tensorflow_datasets as tfds
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.base import errors
+from efficientnet_advprop.data import bad_records
 from efficientnet_advprop.data import pipeline
-from efficientnet_advprop.data import records
 from efficientnet_advprop.evaluation import corruptions
 from efficientnet_advprop.evaluation import image_sets
 from efficientnet_advprop.evaluation import imagenet_classes
@@ -27,14 +27,14 @@ def _error(config, test):
     try:
       _batch(config, found)
     except tf.errors.OpError as error:
-      raise records.explain(error) from error
+      raise bad_records.explain(error) from error
   assert '\n' not in str(caught.value)
   return str(caught.value)
 
 
 def _batch(config, images):
-  dataset = pipeline.source_dataset(config, images.source, images.size)
-  return next(iter(dataset.unbatch().batch(images.size).as_numpy_iterator()))
+  dataset = pipeline.eval_dataset(config, images.source).unbatch()
+  return next(dataset.batch(images.source.size).as_numpy_iterator())
 
 
 def _write(path, index, side=12):

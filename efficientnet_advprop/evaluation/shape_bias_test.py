@@ -77,7 +77,7 @@ def test_a_test_s_figures_are_those_of_its_images():
   model, labels = _Answers(), []
   for cue in ('class', 'texture'):
     source = sources.with_cue(sources.find(_CONFIG.data, 'stylized'), cue)
-    batches = pipeline.source_dataset(_CONFIG, source, 500, batch_size=100)
+    batches = pipeline.eval_dataset(_CONFIG, source, batch_size=100)
     batches = list(batches.as_numpy_iterator())
     labels.append(np.concatenate([batch['cue_label'] for batch in batches]))
   shape, texture = labels

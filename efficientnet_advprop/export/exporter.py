@@ -7,6 +7,8 @@ import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.base import files
+from efficientnet_advprop.data import bad_records
+from efficientnet_advprop.data import sources
 from efficientnet_advprop.export import onnx_files
 from efficientnet_advprop.export import sample_images
 from efficientnet_advprop.export import saved_model
@@ -59,7 +61,7 @@ def export(
   if config.export.onnx:
     onnx_files.check_packages()
   names = saved_model.checked_class_names(
-    sample_images.class_names(config), config.data.num_classes
+    sources.label_names(config.data), config.data.num_classes
   )
   model, step = saved_model.restored_model(config, checkpoint)
   # The network as it was trained, with all its norms.
@@ -138,7 +140,7 @@ def _compare(
   images = sample_images.evenly_spaced(
     config, config.data.eval_split, config.export.verified_images
   )
-  with sample_images.data_errors():
+  with bad_records.data_errors():
     return verification.compare(
       verification.network_reader(trained), readers, images, allowed_drops
     )

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.data import tfrecords
 
 _SIDE = 12
 
@@ -33,14 +34,9 @@ def indices(images: tf.Tensor) -> list[int]:
 
 def example(encoded: bytes, label: int) -> bytes:
   """A record of the ImageNet schema; `label` as in the file, from 1."""
-  image = tf.train.BytesList(value=[encoded])
-  number = tf.train.Int64List(value=[label])
-  features = {
-    'image/encoded': tf.train.Feature(bytes_list=image),
-    'image/class/label': tf.train.Feature(int64_list=number),
-  }
-  message = tf.train.Example(features=tf.train.Features(feature=features))
-  return message.SerializeToString()
+  return tfrecords.encode_example(
+    {'image/encoded': encoded, 'image/class/label': label}
+  )
 
 
 def write_shard(path: str, examples: Sequence[bytes]) -> None:

@@ -10,7 +10,8 @@ import tensorflow as tf
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.base import files
 from efficientnet_advprop.base import paths
-from efficientnet_advprop.data import pipeline
+from efficientnet_advprop.data import ordering
+from efficientnet_advprop.data import records
 
 
 def record(context: tf.distribute.InputContext, model_dir: str) -> None:
@@ -21,10 +22,11 @@ def record(context: tf.distribute.InputContext, model_dir: str) -> None:
 
 def check(
   config: config_lib.Config,
+  source: records.Source,
   context: tf.distribute.InputContext,
   model_dir: str,
 ) -> None:
-  """Compares where a run goes on with where it began.
+  """Compares where a run continues with where it began.
 
   Elsewhere, the same steps come out up to the order of sums, and the log says
   so, unless the division of the batch takes part in what is computed.
@@ -40,7 +42,7 @@ def check(
   here = _layout(context)
   if here == began:
     return
-  reason = _obstacle(config, began, here)
+  reason = _obstacle(config, source, began, here)
   if reason:
     raise config_lib.ConfigError(
       'strategy',
@@ -68,13 +70,17 @@ def _describe(layout: dict[str, int]) -> str:
 
 
 def _obstacle(
-  config: config_lib.Config, began: dict[str, int], here: dict[str, int]
+  config: config_lib.Config,
+  source: records.Source,
+  began: dict[str, int],
+  here: dict[str, int],
 ) -> Optional[str]:
-  """Why the layout decides on what is computed, if it does."""
+  """Returns why the layout decides on what is computed, if it does."""
   if config.train.accumulation_steps > 1:
     return 'with train.accumulation_steps norms would see other images together'
   if config.data.max_bad_records:
     return 'data.max_bad_records would replace bad records by other images'
-  if began['hosts'] != here['hosts'] and not pipeline.is_shared(config):
+  is_shared = ordering.is_shared(source, config)
+  if began['hosts'] != here['hosts'] and not is_shared:
     return 'each host shuffles files of its own'
   return None

@@ -3,6 +3,7 @@ import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.config import recipes
+from efficientnet_advprop.data import records
 from efficientnet_advprop.training import resuming
 
 
@@ -18,6 +19,10 @@ def _config(*overrides):
   return config_lib.from_dict(recipes.apply_overrides(values, overrides))
 
 
+def _source():
+  return records.Source('train', ('train-00000-of-00001',), 10, 2500)
+
+
 def _context(replicas, hosts):
   return tf.distribute.InputContext(hosts, 0, replicas)
 
@@ -26,14 +31,17 @@ def _check(directory, began, here, caplog, *overrides):
   """What the log says as a run goes on elsewhere."""
   resuming.record(_context(*began), str(directory))
   with caplog.at_level('WARNING', 'absl'):
-    resuming.check(_config(*overrides), _context(*here), str(directory))
+    resuming.check(
+      _config(*overrides), _source(), _context(*here), str(directory)
+    )
   return caplog.text
 
 
 def test_the_same_place_is_not_worth_a_word(tmp_path, caplog):
   overrides = 'train.accumulation_steps=2', 'data.max_bad_records=1'
   assert not _check(tmp_path, (4, 2), (4, 2), caplog, *overrides)
-  resuming.check(_config(), _context(1, 1), str(tmp_path / 'earlier_version'))
+  path = str(tmp_path / 'earlier_version')
+  resuming.check(_config(), _source(), _context(1, 1), path)
 
 
 def test_another_place_is_said(tmp_path, caplog):

@@ -16,8 +16,9 @@ from efficientnet_advprop import attacks
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import devices
 from efficientnet_advprop.base import paths
+from efficientnet_advprop.data import bad_records
 from efficientnet_advprop.data import pipeline
-from efficientnet_advprop.data import records
+from efficientnet_advprop.data import sources
 from efficientnet_advprop.methods import paper
 from efficientnet_advprop.models import factory
 from efficientnet_advprop.training import attack_picture
@@ -214,12 +215,16 @@ class Trainer:
       config, self.model_dir, self._writer, step, self.is_chief
     )
 
+    source = sources.find(config.data, config.data.train_split)
+
     def dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
       if self.restored:
-        resuming.check(config, context, self.model_dir)
+        resuming.check(config, source, context, self.model_dir)
       elif self.is_chief:
         resuming.record(context, self.model_dir)
-      return pipeline.train_dataset(config, step, context, config.two_views)
+      return pipeline.train_dataset(
+        config, source, step, context, config.two_views
+      )
 
     iterator = iter(self.strategy.distribute_datasets_from_function(dataset))
     run_steps = self._compile_steps()
@@ -262,8 +267,9 @@ class Trainer:
     domain = 'adversarial'
     if domain not in self.config.auxiliary_domains:
       return None
+    data = self.config.data
     dataset = pipeline.eval_dataset(
-      self.config, self.config.data.eval_split, batch_size=num_images
+      self.config, sources.find(data, data.eval_split), batch_size=num_images
     )
     batch = next(iter(dataset))
 
@@ -340,11 +346,9 @@ class Trainer:
   ) -> Any:
     """Runs steps `start` to `end`; returns their mean losses and seconds."""
     began = time.monotonic()
-    try:
+    with bad_records.data_errors():
       results = run_steps(iterator, tf.constant(end - start))
       sums, found, bad = (result.numpy() for result in results)
-    except tf.errors.OpError as error:
-      raise records.explain(error) from error
     seconds = time.monotonic() - began
     names = 'loss', *loss_names(self.config)
     schedule = optimization.learning_rate(self.config)

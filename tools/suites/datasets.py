@@ -12,12 +12,14 @@ import tensorflow as tf
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import files
+from efficientnet_advprop.data import bad_records
 from efficientnet_advprop.data import preprocessing
 from efficientnet_advprop.data import records
 from efficientnet_advprop.data import sources
+from efficientnet_advprop.data import tfds_splits
+from efficientnet_advprop.data import tfrecords
 from efficientnet_advprop.evaluation import corrupted_sets
 from tools.suites import suite as suite_lib
-from tools.tfrecords import shards
 
 CORRUPTED = 'corrupted'  # The split that holds all corruptions together.
 
@@ -79,14 +81,10 @@ def prepare(
 def _find(
   config: config_lib.DataConfig, data_dir: str, split: str
 ) -> records.Source:
-  # The configured counts are those of the part; these names are checked
-  # against no count.
-  whole = dataclasses.replace(
-    config, dir=data_dir, train_split='-', eval_split='-'
-  )
-  if data_dir.startswith(sources.TFDS_PREFIX) and split == 'validation':
+  whole = dataclasses.replace(config, dir=data_dir)
+  if tfds_splits.is_tfds(data_dir) and split == 'validation':
     split = 'test'  # As CIFAR-10 and most others have it there.
-  return sources.find(whole, split)
+  return sources.find_set(whole, split)
 
 
 def _write_part(
@@ -112,7 +110,7 @@ def _write_part(
   """
   if source.counts is None:
     raise errors.DataError(f'{split}: too many images to count')
-  left, picked = list(range(sum(source.counts))), set()
+  left, picked = list(range(source.size)), set()
   for count in counts:
     left = [number for number in left if number not in picked]
     count = len(left) if count is None else count
@@ -133,8 +131,8 @@ def _write_part(
             'image/encoded': image,
             'image/class/label': int(label) + 1,
           }
-          writer.write(shards.example(values))
+          writer.write(tfrecords.encode_example(values))
   except tf.errors.OpError as error:
-    raise records.explain(error) from error
+    raise bad_records.explain(error) from error
   os.replace(temporary, path)
   return len(picked)

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.base import errors
-from efficientnet_advprop.data import pipeline
+from efficientnet_advprop.data import sources
 from efficientnet_advprop.evaluation import corruptions
 from efficientnet_advprop.testing import tiny_data
 from tools.suites import datasets
@@ -122,7 +122,7 @@ def test_whole_images_are_corrupted_and_cropped_once(tmp_path, data_dir):
   config = suite.config
   data = dataclasses.replace(config.data, dir=directory)
   config = dataclasses.replace(config, data=data)
-  assert pipeline.num_images(config, datasets.CORRUPTED) == len(found)
+  assert sources.find(config.data, datasets.CORRUPTED).size == len(found)
 
 
 def test_too_few_images_are_named(tmp_path, data_dir):

@@ -10,9 +10,9 @@ from typing import Any
 
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import files
-from efficientnet_advprop.data import sources
+from efficientnet_advprop.data import shards
 
-SUFFIX = sources.MANIFEST_SUFFIX
+SUFFIX = shards.MANIFEST_SUFFIX
 
 # The settings of a split's run (`settings`), and by the number of each shard
 # that is finished, what `shards_lib.write_shard` returned (`shards`).

@@ -1,6 +1,6 @@
 """Writes and verifies TFRecord shards of images, many at a time."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 import concurrent.futures
 import multiprocessing
 import os
@@ -12,7 +12,7 @@ from absl import logging
 import tensorflow as tf
 
 from efficientnet_advprop.base import files
-from efficientnet_advprop.data import records
+from efficientnet_advprop.data import tfrecords
 from tools.tfrecords import image_listing
 from tools.tfrecords import image_repair
 
@@ -91,21 +91,6 @@ def write_shard(task: ShardTask) -> dict[str, Any]:
   }
 
 
-def _feature(value: Union[int, str, bytes]) -> tf.train.Feature:
-  if isinstance(value, int):
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-  # Names of files are bytes, which need not be UTF-8.
-  value = os.fsencode(value) if isinstance(value, str) else value
-  return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-
-def example(values: Mapping[str, Union[int, str, bytes]]) -> bytes:
-  """A serialized tf.Example with one value under each key."""
-  features = {key: _feature(value) for key, value in values.items()}
-  record = tf.train.Example(features=tf.train.Features(feature=features))
-  return record.SerializeToString(deterministic=True)
-
-
 def serialized(
   image: image_listing.Image, label: int, prepared: image_repair.Prepared
 ) -> bytes:
@@ -122,7 +107,7 @@ def serialized(
     'image/format': 'JPEG',
     'image/filename': image.name,
   }
-  return example(values)
+  return tfrecords.encode_example(values)
 
 
 # --- Verifying --------------------------------------------------------------
@@ -138,7 +123,7 @@ def verify_shard(task: CheckTask) -> dict[str, Any]:
   found: dict[str, int] = {}
   if not os.path.isfile(task.path):
     return {'problems': [f'{task.path}: missing'], 'labels': found}
-  count, problem = records.count_records(task.path)
+  count, problem = tfrecords.count_records(task.path)
   problems = [problem] if problem else []
   if not problem and count != task.num_records:
     wrong = f'{count} records, {task.num_records} were written'
