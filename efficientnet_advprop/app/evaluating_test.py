@@ -126,3 +126,24 @@ def test_what_does_not_fit_is_refused(config, strategy, model_dir, files):
   with pytest.raises(errors.ExportError, match=r'^/nowhere/x\.tflite: not'):
     evaluating.run(missing, strategy, model_dir)
   assert not exported_network.is_exported(model_dir)
+
+
+def test_an_evaluation_lists_its_images_once(
+  config, strategy, model_dir, tmp_path
+):
+  """For all tests of the same images together."""
+  directory = str(tmp_path)
+  tiny_data.write_class_folders(directory, {'train': 3, 'validation': 7})
+  tests = {
+    'auxiliary': config_lib.TestConfig(domain='adversarial'),
+    'attacked': config.eval.tests['attacked'],
+  }
+  config = dataclasses.replace(
+    config,
+    data=dataclasses.replace(config.data, dir=directory),
+    eval=dataclasses.replace(config.eval, tests=tests),
+  )
+  with tiny_data.counting_listings() as counts:
+    evaluating.run(config, strategy, model_dir)
+  folder = os.path.join(directory, 'validation', 'class_0')
+  assert counts[folder] == 1

@@ -1,5 +1,6 @@
 """Whole test sets, with corruptions that cost nothing."""
 
+import dataclasses
 import os
 
 import numpy as np
@@ -52,6 +53,18 @@ def _read(directory, name, severity):
     indices += np.unique(image[..., 0] - image[..., 1]).tolist()
     labels += example['image/class/label'].int64_list.value
   return indices, labels, added
+
+
+def test_the_images_are_listed_once(config, tmp_path, monkeypatch):
+  """And not once for each corruption: they can be a million names."""
+  monkeypatch.setattr(corruptions, 'NAMES', ('fog', 'frost', 'snow'))
+  directory = str(tmp_path / 'folders')
+  tiny_data.write_class_folders(directory, {'train': 3, 'validation': 7})
+  data = dataclasses.replace(config.data, dir=directory)
+  config = dataclasses.replace(config, data=data)
+  with tiny_data.counting_listings() as counts:
+    corrupted_sets.write(config, str(tmp_path / 'corrupted'))
+  assert counts[os.path.join(directory, 'validation', 'class_0')] == 1
 
 
 def test_a_set_holds_every_image_corrupted(config, tmp_path):

@@ -4,7 +4,9 @@ The red and green of an image are constant and tell which image it is, through
 any crop, resize and flip. Its blue is noise, which shows what was done to it.
 """
 
-from collections.abc import Sequence
+import collections
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import os
 
 import numpy as np
@@ -89,3 +91,40 @@ def config(
       'eval': {'batch_size': 4},
     }
   )
+
+
+def write_class_folders(
+  directory: str, counts: Mapping[str, int], num_classes: int = 3
+) -> None:
+  """Writes images as `<split>/class_<label>/<number>.png`.
+
+  Image i of a split has the label i % num_classes.
+
+  Args:
+    directory: gets the splits.
+    counts: how many images each split holds.
+    num_classes: how many class folders each has.
+  """
+  for split, count in counts.items():
+    for index in range(count):
+      folder = os.path.join(directory, split, f'class_{index % num_classes}')
+      os.makedirs(folder, exist_ok=True)
+      with open(os.path.join(folder, f'{index:04d}.png'), 'wb') as file:
+        file.write(encoded_image(index))
+
+
+@contextlib.contextmanager
+def counting_listings() -> Iterator[collections.Counter[str]]:
+  """Yields how often each folder is listed in the context, by its path."""
+  counts: collections.Counter[str] = collections.Counter()
+  listdir = tf.io.gfile.listdir
+
+  def counted(path: str) -> list[str]:
+    counts[os.fspath(path)] += 1
+    return listdir(path)
+
+  tf.io.gfile.listdir = counted
+  try:
+    yield counts
+  finally:
+    tf.io.gfile.listdir = listdir

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from efficientnet_advprop import devices
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.config import recipes
 from efficientnet_advprop.methods import paper
+from efficientnet_advprop.testing import tiny_data
 from efficientnet_advprop.training import optimization
 from efficientnet_advprop.training import trainer as trainer_lib
 from efficientnet_advprop.weights import checkpoints
@@ -404,3 +406,20 @@ def test_a_run_starts_from_another_one_unless_it_resumes(whole, tmp_path):
   second = trainer_lib.Trainer(config, _ONE, str(tmp_path))
   assert second.restored
   _assert_same(second.model.variables, first.model.variables)
+
+
+def test_a_run_lists_its_training_images_once(tmp_path):
+  """Also where it is resumed on other replicas."""
+  directory = str(tmp_path / 'data')
+  tiny_data.write_class_folders(directory, {'train': 20}, 10)
+  config = _config(f'data.dir={directory}', 'data.num_train_images=20')
+  steps = dataclasses.replace(config.train, epochs=5, batch_size=4)
+  config = dataclasses.replace(config, train=steps)
+  model_dir = str(tmp_path / 'run')
+  for strategy in _ONE, tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1']):
+    with tiny_data.counting_listings() as counts:
+      trainer_lib.Trainer(config, strategy, model_dir).train()
+    assert counts[os.path.join(directory, 'train', 'class_0')] == 1
+    config = dataclasses.replace(
+      config, train=dataclasses.replace(steps, epochs=6)
+    )
