@@ -125,7 +125,7 @@ def test_only_some_classes_may_be_chosen(one, tmp_path):
         ranks.append((row > true).sum())
         losses.append(np.log(np.exp(row).sum()) - true)
   result = judge.evaluate(images=some._replace(classes=labels))
-  assert result['num_examples'] == len(ranks) == some.size
+  assert result['num_examples'] == len(ranks) == some.source.size
   assert result['top_1_accuracy'] == pytest.approx(np.mean(np.equal(ranks, 0)))
   assert result['top_5_accuracy'] == 1
   assert result['loss'] == pytest.approx(np.mean(losses), rel=1e-5)
