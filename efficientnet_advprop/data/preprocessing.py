@@ -19,6 +19,7 @@ import tensorflow as tf
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.base import randomness
 from efficientnet_advprop.data import augmentation
+from efficientnet_advprop.data import orientation
 
 # The official crop: shape and tries. It covers at least a tenth of the image,
 # because the official code calls the whole image the object to be covered, so
@@ -28,11 +29,34 @@ _MIN_COVERED = 0.1
 _CROP_ATTEMPTS = 10
 
 
+# A branch of tf.cond that is not taken costs the time to pass by each of its
+# operations, unless they are a function of their own.
+_rare = tf.function(
+  autograph=False, experimental_attributes={'_noinline': True}
+)
+
+
 def image_shape(encoded: tf.Tensor) -> tf.Tensor:
   """Height, width and channels of an encoded image, int32 [3].
 
-  JPEG and PNG are not decoded for it. Fails if `encoded` is no image.
+  They are those of the upright picture where a JPEG's Exif data says how to
+  turn it. JPEG and PNG are not decoded for it. Fails if `encoded` is no image.
   """
+  return tf.cond(
+    orientation.is_plain_jpeg(encoded),
+    lambda: tf.io.extract_jpeg_shape(encoded),
+    lambda: _rare_shape(encoded),
+  )
+
+
+@_rare
+def _rare_shape(encoded: tf.Tensor) -> tf.Tensor:
+  """`image_shape` of anything but a plain JPEG."""
+
+  def of_jpeg() -> tf.Tensor:
+    stored = tf.io.extract_jpeg_shape(encoded)
+    turned = orientation.of_jpeg(encoded)
+    return orientation.upright_shape(stored, turned)
 
   def of_png() -> tf.Tensor:
     sides = tf.strings.substr(encoded, 16, 8)
@@ -46,7 +70,7 @@ def image_shape(encoded: tf.Tensor) -> tf.Tensor:
   is_png &= tf.strings.length(encoded) >= 24
   return tf.cond(
     tf.io.is_jpeg(encoded),
-    lambda: tf.io.extract_jpeg_shape(encoded),
+    of_jpeg,
     lambda: tf.cond(is_png, of_png, of_other),
   )
 
@@ -54,25 +78,43 @@ def image_shape(encoded: tf.Tensor) -> tf.Tensor:
 def decode_and_crop(encoded: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
   """Decodes the part `box` of an image.
 
+  A JPEG whose Exif data says how to turn it comes out upright.
+
   Args:
     encoded: a scalar string: JPEG (grey, RGB or CMYK), PNG, GIF or BMP.
-    box: int32 [4]: top, left, height, width in pixels, inside the image.
+    box: int32 [4]: top, left, height, width in pixels, inside the upright
+      picture.
 
   Returns:
     uint8 [height, width, 3], RGB.
   """
+  image = tf.cond(
+    orientation.is_plain_jpeg(encoded),
+    lambda: tf.io.decode_and_crop_jpeg(encoded, box, channels=3),
+    lambda: _decode_rare(encoded, box),
+  )
+  return tf.ensure_shape(image, [None, None, 3])
 
-  def decode_all() -> tf.Tensor:
+
+@_rare
+def _decode_rare(encoded: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
+  """`decode_and_crop` of anything but a plain JPEG."""
+
+  def of_jpeg() -> tf.Tensor:
+    turned = orientation.of_jpeg(encoded)
+    stored = tf.io.extract_jpeg_shape(encoded)
+    upright = orientation.upright_shape(stored, turned)
+    image = tf.io.decode_and_crop_jpeg(
+      encoded, orientation.stored_box(box, upright, turned), channels=3
+    )
+    return orientation.turn(image, turned)
+
+  def of_other() -> tf.Tensor:
     image = tf.io.decode_image(encoded, 3, expand_animations=False)
     end = box[:2] + box[2:]
     return image[box[0] : end[0], box[1] : end[1]]
 
-  image = tf.cond(
-    tf.io.is_jpeg(encoded),
-    lambda: tf.io.decode_and_crop_jpeg(encoded, box, channels=3),
-    decode_all,
-  )
-  return tf.ensure_shape(image, [None, None, 3])
+  return tf.cond(tf.io.is_jpeg(encoded), of_jpeg, of_other)
 
 
 def resize(image: tf.Tensor, size: int) -> tf.Tensor:
