@@ -26,7 +26,7 @@ from efficientnet_advprop.app import program
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.data import pipeline
-from efficientnet_advprop.export import sample_images
+from efficientnet_advprop.data import sources
 from efficientnet_advprop.models import factory
 from efficientnet_advprop.weights import checkpoints
 
@@ -73,7 +73,8 @@ def _draw(model_dir: str, output: str, epsilon: int) -> None:
     config.model, config.data.num_classes, config.auxiliary_domains
   )
   checkpoints.restore(model, model_dir)
-  dataset = pipeline.eval_dataset(config, config.data.eval_split)
+  source = sources.find(config.data, config.data.eval_split)
+  dataset = pipeline.eval_dataset(config, source)
   batch = next(iter(dataset))
   images, labels = batch['image'], batch['label']
   attack = config_lib.AttackConfig(epsilon=epsilon, target='label')
@@ -82,7 +83,7 @@ def _draw(model_dir: str, output: str, epsilon: int) -> None:
   )
   shares = [tf.nn.softmax(model(x)).numpy() for x in (images, adversarial)]
   index = pick(shares[0], shares[1], labels.numpy())
-  names = sample_images.class_names(config) or range(len(shares[0][0]))
+  names = sources.label_names(config.data) or range(len(shares[0][0]))
   before, after = (
     f'{names[share[index].argmax()]}, {share[index].max():.0%}'
     for share in shares
