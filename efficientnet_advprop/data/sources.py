@@ -72,9 +72,11 @@ def find_set(
   """
   source = _sized(config, _locate(config, split), expected)
   if expected not in (None, source.size):
+    place = os.path.dirname(source.files[0])
+    if source.labels is not None:
+      place = os.path.dirname(place)
     raise errors.DataError(
-      f'{data_dir(config)}: the set {split!r} holds {source.size} images, not'
-      f' {expected}'
+      f'{place}: the set {split!r} holds {source.size} images, not {expected}'
     )
   return source
 

@@ -229,6 +229,6 @@ def test_a_split_of_another_folder(tmp_path):
   tiny_data.write_split(tmp_path, 'hard', [5])
   config = tiny_data.config(os.path.dirname(tmp_path))
   test = _test(dir=str(tmp_path), split='hard')
-  assert image_sets.find(config, test).size == 5
+  assert image_sets.find(config, test).source.size == 5
   wrong = _test(dir=str(tmp_path), split='hard', num_images=6)
   assert "'hard' holds 5 images, not 6" in _error(config, wrong)
