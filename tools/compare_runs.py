@@ -20,8 +20,8 @@ from absl import flags
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop.app import modes
 from efficientnet_advprop.app import program
+from efficientnet_advprop.app import settings
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.evaluation import report
@@ -42,7 +42,7 @@ def read_run(model_dir: str) -> report.Run:
     ConfigError: it holds no run.
     DataError: it has not been evaluated, or a result is damaged.
   """
-  config = modes.resolve_config(
+  config = settings.resolve_config(
     config_file=os.path.join(model_dir, paths.CONFIG)
   )
   evals = os.path.join(model_dir, paths.EVALUATIONS)

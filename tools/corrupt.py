@@ -21,8 +21,8 @@ from absl import logging
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
-from efficientnet_advprop.app import modes
 from efficientnet_advprop.app import program
+from efficientnet_advprop.app import settings
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.config import recipes
 from efficientnet_advprop.evaluation import corrupted_sets
@@ -67,7 +67,7 @@ def main(_: Sequence[str]) -> None:
   logging.set_verbosity(logging.INFO)
   output_dir = cast(str, _OUTPUT_DIR.value)
   try:
-    config = modes.resolve_config(
+    config = settings.resolve_config(
       _MODEL_DIR.value,
       _CONFIG_FILE.value,
       None,

@@ -3,7 +3,8 @@ import functools
 import pytest
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop.app import modes
+from efficientnet_advprop.app import folder
+from efficientnet_advprop.app import settings
 from efficientnet_advprop.base import paths
 
 _TINY = ['model.width_coefficient=0.25', 'model.depth_coefficient=0.1']
@@ -24,7 +25,7 @@ def test_the_paper_s_recipe_applies_to_a_data_dir(
   model_name, epsilon, image_size
 ):
   """Table 2's best strength for the network, on 1,281,167 images."""
-  config = modes.resolve_config(model_name=model_name, data_dir='/data')
+  config = settings.resolve_config(model_name=model_name, data_dir='/data')
   assert config.model.name == model_name
   assert config.model.image_size == image_size
   assert config.attack.epsilon == epsilon
@@ -33,20 +34,20 @@ def test_the_paper_s_recipe_applies_to_a_data_dir(
 
 
 def test_the_embedded_data_set_keeps_the_network_and_the_attack():
-  config = modes.resolve_config(model_name='efficientnet-b4')
-  demo = modes.resolve_config(config_file=paths.recipe('demo'))
+  config = settings.resolve_config(model_name='efficientnet-b4')
+  demo = settings.resolve_config(config_file=paths.recipe('demo'))
   assert config.model.width_coefficient == 1.4
   assert config.attack.epsilon == 3
   assert config.data == demo.data and config.train == demo.train
 
 
 def test_a_run_s_own_recipe_comes_before_the_paper_s(tmp_path):
-  saved = modes.resolve_config(
+  saved = settings.resolve_config(
     config_file=paths.recipe('demo'), overrides=['train.epochs=3']
   )
   _write(tmp_path, saved, has_checkpoint=True)
-  assert modes.resolve_config(model_dir=str(tmp_path)) == saved
-  changed = modes.resolve_config(
+  assert settings.resolve_config(model_dir=str(tmp_path)) == saved
+  changed = settings.resolve_config(
     model_dir=str(tmp_path), overrides=['train.epochs=4']
   )
   assert changed.train.epochs == 4
@@ -61,10 +62,10 @@ def test_a_run_with_checkpoints_stays_the_run_it_is(tmp_path, override):
   saved = config_lib.load_config(recipe)
   other = config_lib.load_config(recipe, [override])
   _write(tmp_path, saved, has_checkpoint=True)
-  modes.check_model_dir(saved, str(tmp_path))
+  folder.check_identity(saved, str(tmp_path))
   key = override.split('=')[0]
   with pytest.raises(config_lib.ConfigError, match=f'^{key}: .*--model_dir'):
-    modes.check_model_dir(other, str(tmp_path))
+    folder.check_identity(other, str(tmp_path))
 
 
 def test_a_run_that_has_begun_keeps_its_target(tmp_path):
@@ -74,11 +75,11 @@ def test_a_run_that_has_begun_keeps_its_target(tmp_path):
   _write(tmp_path, begun, has_checkpoint=True)
   assert 'target: label' in (tmp_path / 'config.yaml').read_text()
   resume = functools.partial(
-    modes.resolve_config, model_dir=str(tmp_path), config_file=recipe
+    settings.resolve_config, model_dir=str(tmp_path), config_file=recipe
   )
   assert resume() == begun
   assert resume(overrides=['attack.target=random']).attack.target == 'random'
-  new = modes.resolve_config(str(tmp_path / 'new'), config_file=recipe)
+  new = settings.resolve_config(str(tmp_path / 'new'), config_file=recipe)
   assert new.attack.target == 'random'
   assert new.eval.tests['attacked'].attack.target == 'label'
 
@@ -87,4 +88,4 @@ def test_a_run_without_checkpoints_may_become_another(tmp_path):
   recipe = paths.recipe('demo')
   _write(tmp_path, config_lib.load_config(recipe), has_checkpoint=False)
   other = config_lib.load_config(recipe, ['data.num_classes=7', *_TINY])
-  modes.check_model_dir(other, str(tmp_path))
+  folder.check_identity(other, str(tmp_path))

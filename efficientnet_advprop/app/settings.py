@@ -1,0 +1,75 @@
+"""Which recipe applies, and what the command line changes of it."""
+
+from collections.abc import Sequence
+import os
+from typing import Any, Optional
+
+import tensorflow as tf
+
+from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.base import paths
+from efficientnet_advprop.config import recipes
+
+
+def resolve_config(
+  model_dir: Optional[str] = None,
+  config_file: Optional[str] = None,
+  model_name: Optional[str] = None,
+  data_dir: Optional[str] = None,
+  overrides: Sequence[str] = (),
+) -> config_lib.Config:
+  """Finds the recipe that applies and changes it as asked.
+
+  The recipe is `config_file`, else that of the run in `model_dir`, else the
+  paper's for the model. Without `data_dir` the embedded data set takes the
+  place of ImageNet, with a schedule of its size.
+
+  Raises:
+    ConfigError: a value is not allowed.
+  """
+  saved = os.path.join(model_dir or '', paths.CONFIG)
+  if config_file:
+    values = recipes.read_yaml(config_file)
+    if model_dir and tf.io.gfile.exists(saved):
+      values = _keep_target(values, saved)
+  elif model_dir and tf.io.gfile.exists(saved):
+    values = recipes.read_yaml(saved)
+  else:
+    values = _default_recipe(model_name, data_dir)
+  if model_name:
+    values = recipes.apply_overrides(values, [f'model.name={model_name}'])
+  if data_dir is not None:
+    values = recipes.merge(values, {'data': {'dir': data_dir}})
+  return config_lib.from_dict(recipes.apply_overrides(values, overrides))
+
+
+def _keep_target(values: dict[str, Any], saved: str) -> dict[str, Any]:
+  """Adds the attack's target of a run that has begun, if the recipe has none.
+
+  The default was `label` before it became `random`; the same command resumes an
+  older run as what it was.
+  """
+  attack = recipes.read_yaml(saved).get('attack') or {}
+  if 'target' not in attack:
+    return values
+  target = {'target': attack['target']}
+  return {**values, 'attack': {**target, **(values.get('attack') or {})}}
+
+
+def _default_recipe(
+  model_name: Optional[str], data_dir: Optional[str]
+) -> dict[str, Any]:
+  model_name = model_name or config_lib.MODEL_NAMES[0]
+  config_lib.check_choice('model_name', model_name, config_lib.MODEL_NAMES)
+  paper = recipes.read_yaml(paths.recipe(f'imagenet/{model_name}'))
+  if data_dir:
+    return paper
+  demo = recipes.read_yaml(paths.recipe('demo'))
+  # The network and the attack stay the paper's; what is given for small images
+  # stays the demo's.
+  network = {k: demo['model'][k] for k in ('image_size', 'stem_stride')}
+  return {
+    **demo,
+    'model': {**paper['model'], **network},
+    'attack': paper['attack'],
+  }
