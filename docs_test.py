@@ -33,6 +33,8 @@ _PAGES = sorted(
 _CURRENT_PAGES = [page for page in _PAGES if page != 'CHANGELOG.md']
 _RECIPES = sorted(_ROOT.glob('hparams/**/*.yaml'))
 _PROGRAMS = [_ROOT / 'main.py', *sorted(_ROOT.glob('tools/*.py'))]
+# The file that declares the flags, where it is not the program's own.
+_FLAGS_OF = {'main.py': 'efficientnet_advprop/app/command_line.py'}
 _PYTHONS = ('.venv/bin/python', '.venv-newer/bin/python', 'python3', 'python')
 _SECTIONS = [f.name for f in dataclasses.fields(config_lib.Config)]
 # What looks like a key of a section and is a file, or a method of Keras.
@@ -130,7 +132,7 @@ def _indented(text, spaces):
 
 def _flags(program):
   """The names of the flags that a program's file declares."""
-  path = _ROOT / program
+  path = _ROOT / _FLAGS_OF.get(program, program)
   names = set()
   for node in ast.walk(ast.parse(path.read_text())):
     if isinstance(node, ast.For):

@@ -36,6 +36,7 @@ from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.app import program
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import files
+from efficientnet_advprop.base import locks
 from tools.tfrecords import image_listing
 from tools.tfrecords import manifest as manifest_lib
 from tools.tfrecords import shards as shards_lib
@@ -73,7 +74,7 @@ def convert(
       allowed = f'at most the {len(listed)} images of {split}'
       raise config_lib.ConfigError('num_shards', num_shards[split], allowed)
   os.makedirs(output_dir, exist_ok=True)
-  with manifest_lib.locked(output_dir):
+  with locks.locked(output_dir):
     _write_labels(output_dir, inputs, images)
     manifests = {
       split: _convert_split(

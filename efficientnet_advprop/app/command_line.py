@@ -112,14 +112,20 @@ def _run() -> Optional[int]:
   )
   if FLAGS.mode != 'export' and devices.compiles_layers(strategy):
     quiet.hide_note_on_compilation()
-  if FLAGS.mode == 'train':
-    modes.train(config, strategy, model_dir)
-  elif FLAGS.mode == 'eval':
+  if FLAGS.mode == 'eval':
     print(modes.evaluate(config, strategy, model_dir))
-  elif FLAGS.mode == 'train_and_eval':
-    print(modes.train_and_eval(config, strategy, model_dir, export_dir))
-  else:
+    return None
+  if FLAGS.mode == 'export':
     print(modes.export(config, model_dir, export_dir))
+    return None
+  with folder.owned(strategy, model_dir):
+    note = settings.note_on_data(config)
+    if note:
+      logging.info('%s', note)
+    if FLAGS.mode == 'train':
+      modes.train(config, strategy, model_dir)
+    else:
+      print(modes.train_and_eval(config, strategy, model_dir, export_dir))
   return None
 
 

@@ -1,6 +1,7 @@
 """Whose run is in a model_dir, and whether it can be written."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import os
 from typing import Any
 
@@ -8,6 +9,8 @@ from absl import logging
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import devices
+from efficientnet_advprop.base import locks
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.weights import checkpoints
 
@@ -44,6 +47,26 @@ def _flatten(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
     else:
       flat[f'{prefix}{key}'] = value
   return flat
+
+
+@contextlib.contextmanager
+def owned(strategy: tf.distribute.Strategy, model_dir: str) -> Iterator[None]:
+  """Makes the model_dir, and keeps other processes from training in it.
+
+  Args:
+    strategy: whose chief writes there; other workers of a run only read.
+    model_dir: local or remote.
+
+  Raises:
+    ConfigError: the folder cannot be written.
+    LockedError: another process trains there.
+  """
+  if not devices.is_chief(strategy):
+    yield
+    return
+  make_writable(model_dir)
+  with locks.locked(model_dir, 'give another --model_dir'):
+    yield
 
 
 def make_writable(model_dir: str) -> None:

@@ -7,10 +7,8 @@ from absl import logging
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import devices
 from efficientnet_advprop import export as export_lib
 from efficientnet_advprop.app import evaluating
-from efficientnet_advprop.app import folder
 from efficientnet_advprop.base import files
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.evaluation import session as session_lib
@@ -88,8 +86,6 @@ def _start(
   config: config_lib.Config, strategy: tf.distribute.Strategy, model_dir: str
 ) -> trainer_lib.Trainer:
   """Creates the trainer and writes the resolved config beside its files."""
-  if devices.is_chief(strategy):
-    folder.make_writable(model_dir)
   trainer = trainer_lib.Trainer(config, strategy, model_dir)
   if trainer.is_chief:
     files.write(

@@ -43,6 +43,38 @@ def resolve_config(
   return config_lib.from_dict(recipes.apply_overrides(values, overrides))
 
 
+def note_on_data(config: config_lib.Config) -> Optional[str]:
+  """Returns what a run on the embedded data says of itself, or None.
+
+  The work of a step grows with the square of the width, with the depth and with
+  the passes: 3 for each image that is trained on, 2 for each attack step.
+  """
+  if config.data.dir:
+    return None
+  demo = config_lib.load_config(paths.recipe('demo'))
+  factor = _work(config) / _work(demo)
+  note = (
+    f'No --data_dir: training on the embedded data set of'
+    f' {config.data.num_train_images} drawings'
+  )
+  if factor > 4:
+    note += (
+      f', at about {factor:.0f} times the cost of hparams/demo.yaml, which'
+      ' takes minutes on two cores'
+    )
+  return note
+
+
+def _work(config: config_lib.Config) -> float:
+  model = config.model
+  size = model.image_size / model.stem_stride
+  passes = 3 * (1 + len(config.auxiliary_domains))
+  if config.train.method != 'vanilla':
+    passes += 2 * config.attack.num_steps
+  scale = model.width_coefficient**2 * model.depth_coefficient
+  return scale * size**2 * passes * config.train.epochs
+
+
 def _keep_target(values: dict[str, Any], saved: str) -> dict[str, Any]:
   """Adds the attack's target of a run that has begun, if the recipe has none.
 

@@ -49,6 +49,10 @@ class ExportError(UserError, ValueError):
   """An export that cannot be written or must not be used."""
 
 
+class LockedError(UserError, RuntimeError):
+  """A folder that another process is writing."""
+
+
 class TrainingError(UserError, RuntimeError):
   """A training run that cannot continue."""
 

@@ -15,6 +15,7 @@ def test_a_config_error_names_key_value_and_what_is_allowed():
     errors.CheckpointError,
     errors.DataError,
     errors.ExportError,
+    errors.LockedError,
     errors.TrainingError,
     errors.WorkerLostError,
   ],

@@ -50,7 +50,7 @@ _ONE = tf.distribute.OneDeviceStrategy('CPU:0')
 
 @pytest.fixture(scope='module', autouse=True)
 def _plain_layers():
-  """Compiles nothing, for speed; main_test.py runs the compiled layers."""
+  """Compiles nothing, for speed; command_line_test.py runs compiled layers."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(devices, 'compiles_layers', lambda strategy: False)
     yield

@@ -1,8 +1,5 @@
 """What a folder of TFRecords was made of: pins a run, so that it can go on."""
 
-from collections.abc import Iterator
-import contextlib
-import fcntl
 import glob
 import json
 import os
@@ -79,14 +76,3 @@ def resume(output_dir: str, split: str, settings: dict[str, Any]) -> Manifest:
 def _short(value: Any) -> str:
   text = str(value)
   return text if len(text) <= 20 else f'{text[:12]}...'
-
-
-@contextlib.contextmanager
-def locked(output_dir: str) -> Iterator[None]:
-  """Keeps a second run out of the folder; a killed one leaves no lock."""
-  with open(os.path.join(output_dir, '.lock'), 'w') as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise errors.DataError(f'{output_dir}: another run writes it') from None
-    yield

@@ -6,6 +6,7 @@ from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.app import folder
 from efficientnet_advprop.app import settings
 from efficientnet_advprop.base import paths
+from efficientnet_advprop.config import recipes
 
 _TINY = ['model.width_coefficient=0.25', 'model.depth_coefficient=0.1']
 
@@ -89,3 +90,25 @@ def test_a_run_without_checkpoints_may_become_another(tmp_path):
   _write(tmp_path, config_lib.load_config(recipe), has_checkpoint=False)
   other = config_lib.load_config(recipe, ['data.num_classes=7', *_TINY])
   folder.check_identity(other, str(tmp_path))
+
+
+def test_the_embedded_data_is_named_with_its_cost():
+  demo = settings.resolve_config(config_file=paths.recipe('demo'))
+  assert settings.note_on_data(demo) == (
+    'No --data_dir: training on the embedded data set of'
+    f' {demo.data.num_train_images} drawings'
+  )
+  large = settings.resolve_config(model_name='efficientnet-b7')
+  assert ' times the cost of hparams/demo.yaml' in settings.note_on_data(large)
+  other = settings.resolve_config(data_dir='/data')
+  assert settings.note_on_data(other) is None
+
+
+def test_an_empty_data_dir_sets_the_embedded_data_back(tmp_path):
+  saved = settings.resolve_config(config_file=paths.recipe('demo'))
+  saved = config_lib.from_dict(
+    recipes.merge(config_lib.to_dict(saved), {'data': {'dir': '/data'}})
+  )
+  _write(tmp_path, saved, has_checkpoint=True)
+  assert settings.resolve_config(str(tmp_path)).data.dir == '/data'
+  assert settings.resolve_config(str(tmp_path), data_dir='').data.dir == ''

@@ -1,5 +1,6 @@
 import json
 import os
+from pathlib import Path
 import shutil
 import signal
 import subprocess
@@ -12,10 +13,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from efficientnet_advprop.app import command_line
+from efficientnet_advprop.app import program
+from efficientnet_advprop.base import errors
 from efficientnet_advprop.weights import checkpoints
-import main
 
-_ROOT = os.path.dirname(os.path.abspath(__file__))
+_ROOT = str(Path(__file__).parents[2])
 _TINY = (
   'model.width_coefficient=0.25,model.depth_coefficient=0.1,'
   'model.image_size=16,train.epochs=0.4,train.log_steps=2,'
@@ -35,7 +38,7 @@ def _parse(*arguments):
   values = flags.FLAGS
   with flagsaver.flagsaver():
     try:
-      main._parse_flags(['main.py', *arguments])
+      program.parser('main.py', values)(['main.py', *arguments])
     except SystemExit as end:
       return end.code
     finally:
@@ -47,7 +50,12 @@ def _parse(*arguments):
 def _run(**settings):
   flags.FLAGS.mark_as_parsed()
   with flagsaver.flagsaver(**settings):
-    return main.main(['main.py'])
+    try:
+      return command_line.main(['main.py']) or 0
+    except (errors.UserError, OSError) as error:
+      with pytest.raises(SystemExit) as end:
+        program.fail('main.py', error)
+      return end.value.code
 
 
 def _only_line(capsys):
@@ -98,8 +106,8 @@ def test_a_wrong_value_ends_in_one_line(capsys, tmp_path, settings, words):
 
 
 def test_an_argument_that_is_no_flag_is_refused(capsys):
-  assert main.main(['main.py', 'train']) == 2
-  assert 'train: got an argument' in _only_line(capsys)
+  assert _parse('train') == 2
+  assert "'train' is not a flag" in _only_line(capsys)
 
 
 def _command(model_dir, *arguments, override=_TINY):
