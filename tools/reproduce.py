@@ -61,8 +61,8 @@ _DATA_DIR = flags.DEFINE_string(
 )
 _OUTPUT_DIR = flags.DEFINE_string(
   'output_dir',
-  os.path.join(_ROOT, 'docs', 'results'),
-  'Where results and report go.',
+  None,
+  'Folder for results and report. Default: that of --work_dir.',
   flag_values=_FLAGS,
 )
 _WORK_DIR = flags.DEFINE_string(
@@ -168,7 +168,7 @@ def _stop(number: int, frame: object) -> None:
 def _reproduce() -> None:
   suite = suite_lib.load(_SUITE.value)
   work_dir = _WORK_DIR.value or os.path.join('runs', suite.name)
-  output_dir = _OUTPUT_DIR.value
+  output_dir = _OUTPUT_DIR.value or work_dir
   path = os.path.join(output_dir, f'{suite.name}.jsonl')
   suite = suite_lib.load(_SUITE.value, runner_lib.read_lines(path))
   if _RUN.value:
@@ -198,7 +198,6 @@ def _reproduce() -> None:
   command = (
     '.venv/bin/python tools/reproduce.py'
     f' --suite={os.path.relpath(_SUITE.value, _ROOT)}'
-    f' --output_dir=runs/{suite.name}-suite'
   )
   if _DATA_DIR.value:
     command += f' --data_dir=<{suite.name}>'

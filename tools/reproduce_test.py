@@ -137,3 +137,13 @@ def test_a_wrong_flag_ends_in_one_line(tmp_path, suite_path, flags, message):
   line = done.stderr.splitlines()[-1]
   assert line.startswith('reproduce: ') and 'Traceback' not in done.stderr
   assert re.search(message, line)
+
+
+def test_results_go_to_a_folder_of_the_user(tmp_path, suite_path):
+  command = [sys.executable, reproduce.__file__, f'--suite={suite_path}']
+  done = subprocess.run(
+    [*command, '--report'], cwd=tmp_path, capture_output=True, text=True
+  )
+  assert done.returncode == 0, done.stderr
+  assert (tmp_path / done.stdout.strip()).parts[-2:] == ('demo', 'demo.md')
+  assert (tmp_path / 'runs' / 'demo' / 'demo.md').exists()
