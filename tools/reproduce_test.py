@@ -145,5 +145,5 @@ def test_results_go_to_a_folder_of_the_user(tmp_path, suite_path):
     [*command, '--report'], cwd=tmp_path, capture_output=True, text=True
   )
   assert done.returncode == 0, done.stderr
-  assert (tmp_path / done.stdout.strip()).parts[-2:] == ('demo', 'demo.md')
-  assert (tmp_path / 'runs' / 'demo' / 'demo.md').exists()
+  assert (tmp_path / done.stdout.strip()).parts[-2:] == ('tiny', 'tiny.md')
+  assert (tmp_path / 'runs' / 'tiny' / 'tiny.md').exists()
