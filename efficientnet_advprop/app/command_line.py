@@ -5,6 +5,7 @@ advprop --mode=train_and_eval --model_name=efficientnet-b7
 
 from collections.abc import Sequence
 import os
+import sys
 from typing import Optional
 
 # Silence TensorFlow's start-up messages. It reads this when it is imported.
@@ -34,7 +35,8 @@ _DESCRIPTION = """Trains, evaluates and exports networks with AdvProp.
   .venv/bin/python main.py --mode=eval --model_dir=<run>
   .venv/bin/python main.py --mode=export --model_dir=<run> --export_dir=<folder>
 
-docs/settings.md lists what --params_override can change."""
+docs/settings.md lists what --params_override can change. A first word that
+names a file of tools/ runs it instead: `build_tfrecords --help`."""
 _MODES = ('train', 'eval', 'train_and_eval', 'export')
 
 FLAGS = flags.FLAGS
@@ -146,5 +148,12 @@ def main(argv: Sequence[str]) -> Optional[int]:
 
 
 def run(name: str = 'advprop') -> None:
-  """Parses the command line, runs the mode and ends the process."""
+  """Parses the command line, runs the mode and ends the process.
+
+  `advprop build_tfrecords ...` runs tools/build_tfrecords.py in its place.
+  """
+  tool = paths.tools().get(sys.argv[1]) if len(sys.argv) > 1 else None
+  if tool:
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, tool, *sys.argv[2:]])
   program.run(name, main, FLAGS, description=_DESCRIPTION)

@@ -29,7 +29,7 @@ def resolve_config(
   """
   saved = os.path.join(model_dir or '', paths.CONFIG)
   if config_file:
-    values = recipes.read_yaml(config_file)
+    values = recipes.read_yaml(paths.config_file(config_file))
     if model_dir and tf.io.gfile.exists(saved):
       values = _keep_target(values, saved)
   elif model_dir and tf.io.gfile.exists(saved):

@@ -3,8 +3,10 @@
 import os
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# The folder of `hparams` and `testdata`.
-_ROOT = os.path.dirname(_PACKAGE)
+# A wheel holds `hparams`, `testdata` and `tools` in the package's own folder
+# `share`; in a checkout they are next to the package.
+_SHARE = os.path.join(_PACKAGE, 'share')
+_ROOT = _SHARE if os.path.isdir(_SHARE) else os.path.dirname(_PACKAGE)
 
 # Names under a run's model_dir.
 ATTACK_PICTURE = 'attack.png'
@@ -26,3 +28,26 @@ def recipe(name: str) -> str:
 def embedded_data() -> str:
   """Returns the folder of the embedded data set."""
   return os.path.join(_ROOT, 'testdata')
+
+
+def config_file(path: str) -> str:
+  """Returns where a recipe is that the user names by its path.
+
+  A path such as `hparams/demo.yaml` that does not exist from the current folder
+  is one of this project's recipes, so that it means the same from anywhere.
+  """
+  shipped = os.path.join(_ROOT, path)
+  if path.startswith('hparams/') and not os.path.exists(path):
+    return shipped if os.path.exists(shipped) else path
+  return path
+
+
+def tools() -> dict[str, str]:
+  """Returns the paths of the commands in tools/, by their names."""
+  folder = os.path.join(_ROOT, 'tools')
+  names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+  return {
+    name[: -len('.py')]: os.path.join(folder, name)
+    for name in names
+    if name.endswith('.py') and not name.endswith('_test.py')
+  }
