@@ -320,9 +320,16 @@ class EvalConfig(fields.Checked):
   # Whether the averaged (`ema`) or the last (`raw`) weights are evaluated and
   # exported. Source: averaged in the official code.
   weights: str = fields.field('ema', choices=('ema', 'raw'))
-  # A checkpoint, the folder of an exported version, a TFLite or an ONNX file to
-  # evaluate with --mode=eval. None: the newest checkpoint in model_dir.
+  # What --mode=eval evaluates: a checkpoint, the folder of an exported version,
+  # a TFLite, ONNX or .keras file, or `keras:<name>` for a
+  # network of keras.applications. None: the newest checkpoint in model_dir.
   network: Optional[str] = fields.field(None)
+  # Pixels that an ONNX or .keras file of others takes: `advprop` in [-1, 1],
+  # `raw` in [0, 255], `unit` in [0, 1], `imagenet` in [0, 1] less ImageNet's
+  # mean and over its deviation, `caffe` in BGR less the mean of [0, 255].
+  pixels: Optional[str] = fields.field(
+    None, choices=('advprop', 'raw', 'unit', 'imagenet', 'caffe')
+  )
   # Named tests besides the plain evaluation; null takes one out of a recipe.
   tests: Mapping[str, NamedTestConfig] = dataclasses.field(default_factory=dict)
 

@@ -17,22 +17,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> config_lib.Config:
   """A run on drawn class folders."""
   directory = tmp_path_factory.mktemp('data')
   tiny_network.write_images(directory)
-  values = {
-    'model': {
-      'name': 'efficientnet-b0',
-      'image_size': tiny_network.SIZE,
-      'width_coefficient': 0.25,
-      'depth_coefficient': 0.1,
-    },
-    'data': {
-      'dir': os.fspath(directory),
-      'num_classes': 3,
-      'num_train_images': 30,
-      'num_eval_images': 12,
-    },
-    'train': {'batch_size': 6},
-  }
-  return config_lib.from_dict(values)
+  return tiny_network.run_config(directory)
 
 
 @pytest.fixture(scope='session')
@@ -51,14 +36,7 @@ def model_dir(
 ) -> str:
   """A run's folder, whose raw weights are not the averaged ones."""
   directory = os.fspath(tmp_path_factory.mktemp('model'))
-  raw = factory.create_model(config.model, 3, ('adversarial',))
-  step = tf.train.Checkpoint(
-    _iterations=tf.Variable(tiny_network.STEP, dtype=tf.int64)
-  )
-  checkpoint = tf.train.Checkpoint(model=raw, ema=network, optimizer=step)
-  checkpoint.write(
-    os.path.join(directory, 'checkpoints', f'ckpt-{tiny_network.STEP}')
-  )
+  tiny_network.write_run(config, network, directory)
   return directory
 
 

@@ -7,8 +7,10 @@ import numpy as np
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.base import files
 from efficientnet_advprop.export import saved_model
 from efficientnet_advprop.export import versions
+from efficientnet_advprop.models import factory
 
 CLASS_NAMES = ['blue', 'green', 'red']
 STEP = 40  # Of the checkpoint.
@@ -82,6 +84,41 @@ def fit(network: tf.keras.Model, images: tf.data.Dataset) -> None:
   kernel = tf.linalg.lstsq((features - mean) / scale, targets, 0.1) / scale
   network.classifier.kernel.assign(kernel)
   network.classifier.bias.assign(tf.squeeze(-mean @ kernel, 0))
+
+
+def run_config(directory: pathlib.Path) -> config_lib.Config:
+  """Settings of a run on the images of `write_images`."""
+  values = {
+    'model': {
+      'name': 'efficientnet-b0',
+      'image_size': SIZE,
+      'width_coefficient': 0.25,
+      'depth_coefficient': 0.1,
+    },
+    'data': {
+      'dir': os.fspath(directory),
+      'num_classes': len(CLASS_NAMES),
+      'num_train_images': 30,
+      'num_eval_images': 12,
+    },
+    'train': {'batch_size': 6},
+  }
+  return config_lib.from_dict(values)
+
+
+def write_run(
+  config: config_lib.Config, network: tf.keras.Model, model_dir: str
+) -> None:
+  """Writes a run whose averaged weights are the network's, unlike the raw."""
+  raw = factory.create_model(
+    config.model, config.data.num_classes, config.auxiliary_domains
+  )
+  step = tf.train.Checkpoint(_iterations=tf.Variable(STEP, dtype=tf.int64))
+  checkpoint = tf.train.Checkpoint(model=raw, ema=network, optimizer=step)
+  checkpoint.write(os.path.join(model_dir, 'checkpoints', f'ckpt-{STEP}'))
+  files.write(
+    os.path.join(model_dir, 'config.yaml'), config_lib.to_yaml(config)
+  )
 
 
 def write_version(
