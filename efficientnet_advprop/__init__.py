@@ -20,6 +20,7 @@ if hasattr(tf.keras, 'ops'):  # A module that only Keras 3 has.
     ' efficientnet_advprop before tensorflow, or set TF_USE_LEGACY_KERAS=1'
   )
 
+from efficientnet_advprop.app.predicting import predict
 from efficientnet_advprop.attacks import attack
 from efficientnet_advprop.config import AttackConfig
 from efficientnet_advprop.config import Config
@@ -37,5 +38,6 @@ __all__ = [
   'attack',
   'build_model',
   'load_config',
+  'predict',
   'restore',
 ]

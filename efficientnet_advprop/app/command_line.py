@@ -18,6 +18,7 @@ from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import devices
 from efficientnet_advprop.app import folder
 from efficientnet_advprop.app import modes
+from efficientnet_advprop.app import predicting
 from efficientnet_advprop.app import program
 from efficientnet_advprop.app import settings
 from efficientnet_advprop.base import errors
@@ -29,15 +30,16 @@ from efficientnet_advprop.training import trainer
 # Imported after the package, which selects Keras 2.
 import tensorflow as tf  # isort: skip
 
-_DESCRIPTION = """Trains, evaluates and exports networks with AdvProp.
+_DESCRIPTION = """Trains, evaluates, exports and uses networks with AdvProp.
 
   .venv/bin/python main.py --config_file=hparams/demo.yaml
   .venv/bin/python main.py --mode=eval --model_dir=<run>
   .venv/bin/python main.py --mode=export --model_dir=<run> --export_dir=<folder>
+  .venv/bin/python main.py --mode=predict --model_dir=<run> --input=<pictures>
 
 docs/settings.md lists what --params_override can change. A first word that
 names a file of tools/ runs it instead: `build_tfrecords --help`."""
-_MODES = ('train', 'eval', 'train_and_eval', 'export')
+_MODES = ('train', 'eval', 'train_and_eval', 'export', 'predict')
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -71,6 +73,16 @@ flags.DEFINE_string(
 flags.DEFINE_string(
   'export_dir', None, 'Folder of versions for serving. Default: in model_dir.'
 )
+flags.DEFINE_list(
+  'input',
+  [],
+  'What to predict: pictures, folders, patterns (photos/*.jpg) or TFRecords.',
+)
+flags.DEFINE_string(
+  'output',
+  None,
+  'Where predictions go: a .csv or .jsonl file. Default: a table is printed.',
+)
 flags.DEFINE_string(
   'strategy',
   'auto',
@@ -103,6 +115,10 @@ def _run() -> Optional[int]:
     'runs', f'{config.model.name}_{config.train.method}'
   )
   folder.check_identity(config, model_dir)
+  if FLAGS.mode == 'predict':
+    found = predicting.run(config, model_dir, FLAGS.input, FLAGS.output)
+    print(found.text)
+    return found.exit_code
   export_dir = FLAGS.export_dir or os.path.join(model_dir, paths.EXPORT)
   if FLAGS.strategy in ('auto', 'tpu'):
     places = {'data_dir': config.data.dir or 'none', 'model_dir': model_dir}

@@ -267,8 +267,7 @@ def _keras_file(
       model = tf.keras.models.load_model(path, compile=False)
   except Exception as error:  # Keras raises whatever its layers raise.
     raise errors.ExportError(
-      f'{path}: cannot be loaded by Keras {tf.keras.__version__}:'
-      f' {errors.first_line(error)}'
+      f'{path}: cannot be loaded by Keras 2: {errors.first_line(error)}'
     ) from error
   return _keras(config, path, model, prepare, pixels)
 

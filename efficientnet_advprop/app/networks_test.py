@@ -1,0 +1,147 @@
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.app import networks
+from efficientnet_advprop.base import errors
+
+_IMAGES = np.random.default_rng(0).uniform(-1, 1, [4, 32, 32, 3]).astype('f')
+_STRATEGY = tf.distribute.OneDeviceStrategy('CPU:0')
+
+
+def _config(network, pixels=None):
+  return config_lib.from_dict({'eval': {'network': network, 'pixels': pixels}})
+
+
+def _open(network, pixels=None, strategy=_STRATEGY):
+  return networks.open_network(_config(network, pixels), strategy, 'runs/none')
+
+
+def _reference(pixels):
+  """The pixels by NumPy, as the packages that trained such networks say."""
+  levels = (_IMAGES.astype(np.float64) + 1) / 2 * 255
+  if pixels == 'caffe':  # Caffe's ResNets: BGR less the mean.
+    return levels[..., ::-1] - [103.939, 116.779, 123.68]
+  if pixels == 'imagenet':  # torchvision.
+    mean, deviation = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    return (levels / 255 - mean) / deviation
+  return {'advprop': levels / 127.5 - 1, 'raw': levels, 'unit': levels / 255}[
+    pixels
+  ]
+
+
+@pytest.fixture(name='model')
+def _model():
+  tf.keras.utils.set_random_seed(0)
+  return tf.keras.Sequential(
+    [
+      tf.keras.layers.Conv2D(4, 3, strides=4, input_shape=(32, 32, 3)),
+      tf.keras.layers.GlobalAveragePooling2D(),
+      tf.keras.layers.Dense(5),
+    ]
+  )
+
+
+@pytest.mark.parametrize(
+  'pixels', ['advprop', 'raw', 'unit', 'imagenet', 'caffe']
+)
+def test_a_keras_file_gets_the_pixels_that_are_stated(model, tmp_path, pixels):
+  path = os.fspath(tmp_path / 'net.keras')
+  model.save(path)
+  network = _open(path, pixels)
+  expected = model(_reference(pixels).astype('f')).numpy()
+  found = tf.function(network.call)(tf.constant(_IMAGES), domain='main').numpy()
+  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+  assert (network.image_size, network.num_classes) == (32, 5)
+  assert network.is_foreign and network.has_gradients
+  assert network.folder == os.path.join('exported', 'net')
+
+
+def test_probabilities_become_logits_with_gradients(model, tmp_path):
+  whole = tf.keras.Sequential([model, tf.keras.layers.Softmax()])
+  path = os.fspath(tmp_path / 'net.keras')
+  whole.save(path)
+  network = _open(path, 'advprop')
+  images = tf.constant(_IMAGES)
+  with tf.GradientTape() as tape:
+    tape.watch(images)
+    logits = network.call(images)
+  assert np.any(tape.gradient(logits, images) != 0)
+  np.testing.assert_allclose(
+    tf.nn.softmax(logits), whole(_IMAGES), rtol=1e-5, atol=1e-7
+  )
+
+
+def test_a_network_of_keras_brings_its_own_pixels(monkeypatch):
+  real = tf.keras.applications.MobileNetV2
+  made = []
+
+  def without_download(weights):
+    assert weights == 'imagenet'
+    made.append(real(weights=None, input_shape=(32, 32, 3), classes=7))
+    return made[-1]
+
+  without_download.__module__ = real.__module__
+  monkeypatch.setattr(tf.keras.applications, 'MobileNetV2', without_download)
+  monkeypatch.setattr(
+    networks.inspect, 'getmodule', lambda _: tf.keras.applications.mobilenet_v2
+  )
+  network = _open('keras:MobileNetV2')
+  assert network.folder == os.path.join('exported', 'keras-MobileNetV2')
+  # MobileNet takes [-1, 1].
+  np.testing.assert_allclose(
+    tf.nn.softmax(network.call(tf.constant(_IMAGES))),
+    made[0](_IMAGES),
+    atol=1e-5,
+  )
+
+
+def test_an_onnx_file_of_others_is_channels_first_and_needs_its_pixels(
+  tmp_path,
+):
+  onnx = pytest.importorskip('onnx', reason='an extra')
+  pytest.importorskip('onnxruntime', reason='an extra')
+  helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
+  weights = np.random.default_rng(1).normal(size=(3, 5)).astype('f')
+  graph = helper.make_graph(
+    [
+      helper.make_node('GlobalAveragePool', ['x'], ['mean']),
+      helper.make_node('Flatten', ['mean'], ['flat']),
+      helper.make_node('MatMul', ['flat', 'w'], ['y']),
+    ],
+    'small',
+    [helper.make_tensor_value_info('x', float32, ['batch', 3, 32, 32])],
+    [helper.make_tensor_value_info('y', float32, ['batch', 5])],
+    [onnx.numpy_helper.from_array(weights, 'w')],
+  )
+  opset = helper.make_opsetid('', 13)
+  model = helper.make_model(graph, opset_imports=[opset], ir_version=8)
+  path = os.fspath(tmp_path / 'other.onnx')
+  onnx.save(model, path)
+  with pytest.raises(config_lib.ConfigError, match=r'^eval\.pixels: .*unit'):
+    _open(path)
+  network = _open(path, 'imagenet')
+  expected = _reference('imagenet').mean((1, 2)) @ weights
+  found = tf.function(network.call)(tf.constant(_IMAGES)).numpy()
+  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+  assert not network.has_gradients and network.is_foreign
+
+
+def test_what_cannot_be_opened_is_one_line(tmp_path, model):
+  (tmp_path / 'bad.keras').write_bytes(b'no archive')
+  text = tf.keras.Sequential([tf.keras.layers.Dense(2, input_shape=(3,))])
+  text.save(tmp_path / 'table.keras')
+  for path, words in (
+    (tmp_path / 'bad.keras', 'cannot be loaded by Keras'),
+    (tmp_path / 'table.keras', r'maps \(None, 3\) to'),
+    ('keras:ResNet5', 'did you mean ResNet50'),
+  ):
+    with pytest.raises(errors.UserError, match=words) as error:
+      _open(os.fspath(path), 'unit')
+    assert '\n' not in str(error.value)
+  two = tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'])
+  with pytest.raises(config_lib.ConfigError, match='one_device'):
+    _open('x.onnx', strategy=two)
