@@ -75,7 +75,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_list(
   'input',
-  [],
+  None,
   'What to predict: pictures, folders, patterns (photos/*.jpg) or TFRecords.',
 )
 flags.DEFINE_string(
@@ -116,7 +116,8 @@ def _run() -> Optional[int]:
   )
   folder.check_identity(config, model_dir)
   if FLAGS.mode == 'predict':
-    found = predicting.run(config, model_dir, FLAGS.input, FLAGS.output)
+    inputs = FLAGS.input or ()
+    found = predicting.run(config, model_dir, inputs, FLAGS.output)
     print(found.text)
     return found.exit_code
   export_dir = FLAGS.export_dir or os.path.join(model_dir, paths.EXPORT)

@@ -224,6 +224,20 @@ def test_evaluation_repeats_the_figures_of_training(run):
   assert after == pytest.approx(json.loads(before), rel=1e-5)
 
 
+def test_a_run_says_what_is_in_a_picture(capsys, run, tmp_path):
+  model_dir, _ = run
+  records = os.path.join(_ROOT, 'testdata', 'validation-00000-of-00002')
+  settings = dict(mode='predict', model_dir=str(model_dir))
+  output = tmp_path / 'found.csv'
+  assert _run(**settings, input=[records], output=str(output)) == 0
+  assert len(output.read_text().splitlines()) == 1 + 250
+  picture = tmp_path / 'one.jpg'
+  picture.write_bytes(b'no picture')
+  assert _run(**settings, input=[str(picture)]) == 1
+  assert 'not a JPEG, PNG, GIF or BMP picture' in capsys.readouterr().out
+  assert _run(**settings) == 2
+
+
 def test_the_model_dir_of_another_network_stays_as_it_is(capsys, run):
   model_dir, _ = run
   before = sorted(os.listdir(model_dir / 'checkpoints'))

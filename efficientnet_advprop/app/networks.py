@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import inspect
 import os
+import sys
 from typing import Callable, Optional
 
 from absl import logging
@@ -19,8 +20,8 @@ import tensorflow as tf
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import devices
 from efficientnet_advprop.base import errors
+from efficientnet_advprop.data import sources
 from efficientnet_advprop.export import exported_network
-from efficientnet_advprop.export import sample_images
 from efficientnet_advprop.models import factory
 from efficientnet_advprop.weights import checkpoints
 
@@ -129,7 +130,7 @@ def _stem(path: str) -> str:
 def _names_in_data(config: config_lib.Config) -> Optional[tuple[str, ...]]:
   """The names of the classes, if the data are here and have names."""
   try:
-    names = sample_images.class_names(config)
+    names = sources.label_names(config.data)
   except errors.UserError:
     return None
   if names is None or len(names) != config.data.num_classes:
@@ -240,7 +241,7 @@ def _application(
     if inspect.isfunction(value)
   }
   config_lib.check_choice('eval.network', name, sorted(builders))
-  prepare = inspect.getmodule(builders[name]).preprocess_input
+  prepare = sys.modules[builders[name].__module__].preprocess_input
   try:
     with strategy.scope():
       model = builders[name](weights='imagenet')

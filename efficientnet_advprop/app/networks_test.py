@@ -86,9 +86,6 @@ def test_a_network_of_keras_brings_its_own_pixels(monkeypatch):
 
   without_download.__module__ = real.__module__
   monkeypatch.setattr(tf.keras.applications, 'MobileNetV2', without_download)
-  monkeypatch.setattr(
-    networks.inspect, 'getmodule', lambda _: tf.keras.applications.mobilenet_v2
-  )
   network = _open('keras:MobileNetV2')
   assert network.folder == os.path.join('exported', 'keras-MobileNetV2')
   # MobileNet takes [-1, 1].

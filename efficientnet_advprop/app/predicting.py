@@ -87,7 +87,7 @@ def run(
     count, unreadable = _write(output, stream)
     text = f'{count} predictions  {output}'
   if unreadable:
-    text += f'\n{unreadable} pictures could not be read'
+    text += f'\nNot readable: {unreadable}'
   return Result(text, unreadable)
 
 

@@ -85,7 +85,7 @@ def test_a_folder_is_classified_and_what_cannot_be_read_is_named(
     **{'cut.jpg': '-', 'notes.png': '-', 'new.webp': '-'},
   }
   assert (result.unreadable, result.exit_code) == (3, 1)
-  assert lines[-1] == '3 pictures could not be read'
+  assert lines[-1] == 'Not readable: 3'
   assert 'cut.jpg: cannot be decoded (99 bytes)' in caplog.text
   assert 'new.webp: not a JPEG, PNG, GIF or BMP picture' in caplog.text
   good = predicting.run(config, model_dir, [f'{photos}/*e*.jpg'])
