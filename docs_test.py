@@ -399,6 +399,12 @@ def test_dotted_names_of_the_package_exist(page):
         assert hasattr(found, attribute), f'{page}:{number}: {name}'
 
 
+def test_the_page_of_training_lists_every_flag():
+  page = _text('docs/training.md')
+  missing = [f for f in _flags('main.py') if f'`--{f}`' not in page]
+  assert not missing
+
+
 def test_the_page_of_settings_is_current():
   written = (_ROOT / 'docs' / 'settings.md').read_text(encoding='utf-8')
   assert written == write_settings.page(), 'run tools/write_settings.py'
@@ -455,12 +461,20 @@ def test_the_cost_table_counts_multiply_adds():
     assert f'{counted:.3g}' == written, network
 
 
-def test_the_python_of_the_readme_runs():
+def _readme_python():
+  for block in _blocks('README.md'):
+    if block.language == 'python':
+      # A network of keras.applications takes half a minute to trace.
+      marks = [pytest.mark.slow] if 'applications' in block.text else []
+      yield pytest.param(block, id=block.heading.strip('# '), marks=marks)
+
+
+@pytest.mark.parametrize('block', _readme_python())
+def test_the_python_of_the_readme_runs(block, tmp_path, monkeypatch):
   """Each block by itself, as a reader would paste it."""
-  blocks = [b for b in _blocks('README.md') if b.language == 'python']
-  assert blocks
-  for block in blocks:
-    exec(compile(block.text, f'README.md:{block.line}', 'exec'), {})
+  monkeypatch.chdir(tmp_path)
+  tf.keras.utils.set_random_seed(0)
+  exec(compile(block.text, f'README.md:{block.line}', 'exec'), {})
 
 
 def test_shown_commands_use_the_environment_of_the_quick_start():
