@@ -20,9 +20,9 @@ import yaml
 
 import efficientnet_advprop as advprop
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import pretrained
 from efficientnet_advprop.config import fields
 from efficientnet_advprop.config import recipes
-from efficientnet_advprop.models import factory
 from tools import write_settings
 
 _ROOT = Path(__file__).parent
@@ -436,7 +436,7 @@ def _multiply_adds(name):
   A kernel has [height, width, inputs of a group, outputs] elements, or, if
   depthwise, [height, width, channels, 1]: each is used once at every place.
   """
-  model = factory.build_model(name, auxiliary_domains=())
+  model = pretrained.build_model(name, auxiliary_domains=())
   size = config_lib.model_config(name, {}).image_size
   spec = tf.TensorSpec([1, size, size, 3])
   graph = tf.function(model.call).get_concrete_function(spec).graph

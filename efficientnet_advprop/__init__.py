@@ -27,8 +27,9 @@ from efficientnet_advprop.config import Config
 from efficientnet_advprop.config import ConfigError
 from efficientnet_advprop.config import load_config
 from efficientnet_advprop.layers.normalization import AuxBatchNormalization
-from efficientnet_advprop.models.factory import build_model
-from efficientnet_advprop.weights.checkpoints import restore
+from efficientnet_advprop.pretrained import build_model
+from efficientnet_advprop.pretrained import load_model
+from efficientnet_advprop.weights.loading import restore
 
 __all__ = [
   'AttackConfig',
@@ -38,6 +39,7 @@ __all__ = [
   'attack',
   'build_model',
   'load_config',
+  'load_model',
   'predict',
   'restore',
 ]

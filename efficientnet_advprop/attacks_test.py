@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from efficientnet_advprop import attacks
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop.models import factory
+from efficientnet_advprop import pretrained
 
 _SEED = tf.constant([1, 2])
 _LEVEL = 2 / 255
@@ -13,7 +13,7 @@ _LEVEL = 2 / 255
 @pytest.fixture(scope='module', name='model')
 def _model():
   tf.keras.utils.set_random_seed(0)
-  model = factory.build_model(
+  model = pretrained.build_model(
     'efficientnet-b0',
     10,
     image_size=16,

@@ -36,8 +36,7 @@ from efficientnet_advprop.base import paths
 from efficientnet_advprop.evaluation import tables
 from efficientnet_advprop.layers import normalization
 from efficientnet_advprop.layers.normalization import NORM_VARIABLES
-from efficientnet_advprop.models import factory
-from efficientnet_advprop.weights import checkpoints
+from efficientnet_advprop.weights import loading
 
 import tensorflow as tf  # isort: skip
 
@@ -156,10 +155,7 @@ def load(model_dir: str, weights: str) -> tuple[tf.keras.Model, int]:
     allowed = 'advprop, fine_grained: others have one set of norms'
     error = config_lib.ConfigError('train.method', config.train.method, allowed)
     raise error.under(path)
-  model = factory.create_model(
-    config.model, config.data.num_classes, config.auxiliary_domains
-  )
-  return model, checkpoints.restore(model, model_dir, weights)
+  return loading.restored(config, model_dir, weights)
 
 
 def format_distances(found: Sequence[Distances]) -> str:

@@ -34,8 +34,8 @@ from efficientnet_advprop import export
 from efficientnet_advprop.app import modes
 from efficientnet_advprop.app import program
 from efficientnet_advprop.base import paths
-from efficientnet_advprop.models import factory
 from efficientnet_advprop.weights import checkpoints
+from efficientnet_advprop.weights import loading
 
 import tensorflow as tf  # isort: skip
 
@@ -82,10 +82,9 @@ def _config(steps: int) -> config_lib.Config:
 def _network_logits(model_dir: str) -> dict[str, np.ndarray]:
   """Logits of a run's weights, through the norms of every domain."""
   config = _config(_STEPS)
-  model = factory.create_model(config.model, 10, config.auxiliary_domains)
   values = {}
   for weights in ('ema', 'raw'):
-    checkpoints.restore(model, model_dir, weights)
+    model, _ = loading.restored(config, model_dir, weights)
     for domain in ('main', *config.auxiliary_domains):
       logits = model(_images(), domain=domain).numpy()
       values[f'{weights}_{domain}'] = logits

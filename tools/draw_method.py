@@ -28,7 +28,7 @@ from efficientnet_advprop.base import paths
 from efficientnet_advprop.data import pipeline
 from efficientnet_advprop.data import sources
 from efficientnet_advprop.models import factory
-from efficientnet_advprop.weights import checkpoints
+from efficientnet_advprop.weights import loading
 
 # Imported after the package, which selects Keras 2.
 import tensorflow as tf  # isort: skip
@@ -72,7 +72,7 @@ def _draw(model_dir: str, output: str, epsilon: int) -> None:
   model = factory.create_model(
     config.model, config.data.num_classes, config.auxiliary_domains
   )
-  checkpoints.restore(model, model_dir)
+  loading.restore(model, model_dir)
   source = sources.find(config.data, config.data.eval_split)
   dataset = pipeline.eval_dataset(config, source)
   batch = next(iter(dataset))

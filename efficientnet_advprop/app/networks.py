@@ -24,6 +24,9 @@ from efficientnet_advprop.data import sources
 from efficientnet_advprop.export import exported_network
 from efficientnet_advprop.models import factory
 from efficientnet_advprop.weights import checkpoints
+from efficientnet_advprop.weights import loading
+from efficientnet_advprop.weights import readers
+from efficientnet_advprop.weights import transfer
 
 APPLICATION = 'keras:'  # Comes before the name of a keras.applications network.
 _KERAS_SUFFIX = '.keras'
@@ -102,14 +105,15 @@ def open_network(
   if exported_network.is_exported(path):
     return _exported(config, strategy, path)
   tf.keras.mixed_precision.set_global_policy(config.train.precision)
+  if not checkpoints.is_run(path):
+    return _published(config, strategy, path)
   with strategy.scope():
-    network = factory.create_model(
-      config.model,
-      config.data.num_classes,
-      config.auxiliary_domains,
+    network, step = loading.restored(
+      config,
+      path,
+      config.eval.weights,
       compiled=devices.compiles_layers(strategy),
     )
-    step = checkpoints.restore(network, path, config.eval.weights)
   return Network(
     network,
     path,
@@ -120,6 +124,33 @@ def open_network(
     step,
     config.eval.weights,
     domains=(config_lib.MAIN_DOMAIN, *config.auxiliary_domains),
+  )
+
+
+def _published(
+  config: config_lib.Config, strategy: tf.distribute.Strategy, path: str
+) -> Network:
+  """The run's network with published weights and the pixels they expect."""
+  weights = readers.read(path)
+  pixels = loading.expected_pixels(weights, config.model.architecture)
+  with strategy.scope():
+    network = factory.create_model(
+      dataclasses.replace(config.model, normalization=pixels),
+      config.data.num_classes,
+      (),
+      compiled=devices.compiles_layers(strategy),
+    )
+    loading.check_classes(network, weights)
+    transfer.initialize(network, weights)
+  return Network(
+    network,
+    path,
+    config.model.image_size,
+    config.data.num_classes,
+    checkpoints.digest(network),
+    _names_in_data(config),
+    weights=config.eval.weights,
+    folder=os.path.join('published', os.path.basename(path.rstrip('/'))),
   )
 
 

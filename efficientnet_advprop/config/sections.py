@@ -57,10 +57,14 @@ class ModelConfig(fields.Checked):
   batch_norm_momentum: float = fields.field(
     None, optional=True, low=0, high=0.99999
   )
-  # Which pixels the weights expect: `advprop` for [-1, 1], `imagenet` for
-  # pixels less ImageNet's mean, over its deviation. The network always takes
-  # [-1, 1] and converts it. Source: official code, with and without AdvProp.
-  normalization: str = fields.field('advprop', choices=('advprop', 'imagenet'))
+  # Which pixels the weights expect: `advprop` for [-1, 1]; `imagenet` for those
+  # less ImageNet's mean and over its deviation, as in the official training
+  # without AdvProp; `lite` for (p - 127) / 128 of p in [0, 255], as in the
+  # official EfficientNet-Lites. The network takes [-1, 1] all the same. None:
+  # `lite` for EfficientNet-Lites, else `advprop`.
+  normalization: str = fields.field(
+    None, optional=True, choices=('advprop', 'imagenet', 'lite')
+  )
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -68,6 +72,7 @@ class ModelConfig(fields.Checked):
     for name in (
       *('width_coefficient', 'depth_coefficient', 'image_size'),
       *('dropout_rate', 'survival_probability', 'batch_norm_momentum'),
+      'normalization',
     ):
       if getattr(self, name) is None:
         self._set(name, getattr(family, name))

@@ -132,6 +132,28 @@ def test_resnet_defaults_are_the_family_s():
     _load('model.name=resnet-152', 'model.survival_probability=0.8')
 
 
+def test_lite_recipes_are_the_published_ones():
+  sizes = [224, 240, 260, 280, 300]
+  rates = [0.2, 0.2, 0.3, 0.3, 0.3]
+  for number, (size, rate) in enumerate(zip(sizes, rates)):
+    name = f'efficientnet-lite{number}'
+    folder = _ROOT / 'hparams' / 'imagenet' / 'lite'
+    config = config_lib.load_config(str(folder / f'{name}.yaml'))
+    model = config.model
+    assert (model.name, model.image_size, model.dropout_rate) == (
+      name,
+      size,
+      rate,
+    )
+    assert (model.survival_probability, model.batch_norm_momentum) == (
+      0.8,
+      0.99,
+    )
+    assert model.normalization == 'lite' and config.train.method == 'vanilla'
+    assert config_lib.model_config(name, {'normalization': 'advprop'})
+  assert _load('model.name=efficientnet-b0').model.normalization == 'advprop'
+
+
 def _recipes():
   """The recipes: neither the paper's numbers nor suites."""
   found = set((_ROOT / 'hparams').rglob('*.yaml'))

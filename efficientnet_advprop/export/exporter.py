@@ -47,7 +47,7 @@ def export(
 
   Args:
     config: of the run.
-    checkpoint: as `checkpoints.restore` takes it.
+    checkpoint: as `loading.restore` takes it.
     export_dir: the model's base folder on the server.
 
   Returns:

@@ -12,8 +12,7 @@ from efficientnet_advprop.base import quiet
 from efficientnet_advprop.data import preprocessing
 from efficientnet_advprop.export import versions
 from efficientnet_advprop.export import warmup
-from efficientnet_advprop.models import factory
-from efficientnet_advprop.weights import checkpoints
+from efficientnet_advprop.weights import loading
 
 # The signatures' names, and of what they take and give.
 FLOAT_SIGNATURE = 'serving_default'
@@ -114,8 +113,8 @@ def restored_model(
 
   Args:
     config: of the run.
-    checkpoint: as `checkpoints.restore` takes it.
-    auxiliary_domains: whose norms the network has beside the main ones.
+    checkpoint: as `loading.restore` takes it.
+    auxiliary_domains: whose norms the network has next to the main ones.
 
   Returns:
     The network, and the step after which the checkpoint was written.
@@ -126,16 +125,13 @@ def restored_model(
   policy = tf.keras.mixed_precision.global_policy()
   tf.keras.mixed_precision.set_global_policy('float32')
   try:
-    model = factory.create_model(
-      config.model, config.data.num_classes, auxiliary_domains
+    return loading.restored(
+      config, checkpoint, config.eval.weights, auxiliary_domains
     )
-  finally:
-    tf.keras.mixed_precision.set_global_policy(policy)
-  try:
-    step = checkpoints.restore(model, checkpoint, config.eval.weights)
   except errors.CheckpointError as error:
     raise errors.ExportError(f'nothing to export: {error}') from error
-  return model, step
+  finally:
+    tf.keras.mixed_precision.set_global_policy(policy)
 
 
 def checked_class_names(

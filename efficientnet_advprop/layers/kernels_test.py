@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.layers import convolution as convolution_lib
+from efficientnet_advprop.layers import excitation
 from efficientnet_advprop.layers import kernels
 from efficientnet_advprop.models import factory
 
@@ -98,9 +99,9 @@ def _network(compiled, strength=0.3):
   """A stem, a squeeze-excitation and a depthwise convolution, not at rest."""
   settings = dict(auxiliary_domains=('adversarial',), compiled=compiled)
   parts = [
-    convolution_lib.NormalizedConv2D(8, 3, 2, swish=True, **settings),
-    convolution_lib.NormalizedConv2D(None, 5, swish=True, **settings),
-    convolution_lib.SqueezeExcitation(3, compiled),
+    convolution_lib.NormalizedConv2D(8, 3, 2, activation='swish', **settings),
+    convolution_lib.NormalizedConv2D(None, 5, activation='swish', **settings),
+    excitation.SqueezeExcitation(3, compiled),
     convolution_lib.NormalizedConv2D(4, 1, **settings),
   ]
   rng = np.random.default_rng(3)
@@ -120,7 +121,7 @@ def _run(parts, x, training, domain):
     tape.watch(x)
     y = x
     for part in parts:
-      is_gate = isinstance(part, convolution_lib.SqueezeExcitation)
+      is_gate = isinstance(part, excitation.SqueezeExcitation)
       y = part(y) if is_gate else part(y, training=training, domain=domain)
     loss = tf.reduce_sum(y * tf.sin(tf.range(4.0) + y))
   weights = [w for part in parts for w in part.trainable_weights]

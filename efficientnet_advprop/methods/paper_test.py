@@ -3,9 +3,9 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import pretrained
 from efficientnet_advprop.config import recipes
 from efficientnet_advprop.methods import paper
-from efficientnet_advprop.models import factory
 
 _STEP = tf.constant(0, tf.int64)
 
@@ -21,7 +21,7 @@ def _config(method, *overrides):
 @pytest.fixture(scope='module', name='model')
 def _model():
   tf.keras.utils.set_random_seed(0)
-  return factory.build_model(
+  return pretrained.build_model(
     'resnet-50',
     10,
     ('adversarial', 'augmented', 'strong'),

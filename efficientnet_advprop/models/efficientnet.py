@@ -1,20 +1,27 @@
-"""EfficientNet-B0 to -B8 (Tan and Le, ICML 2019) with auxiliary batch norms."""
+"""EfficientNet-B0 to -B8 and -Lite0 to -Lite4, with auxiliary batch norms.
 
-import math
+Sources: Tan and Le, ICML 2019; models/official/efficientnet and its folder lite
+of the tensorflow/tpu repository.
+"""
+
 from typing import Any, NamedTuple, Optional
 
 import tensorflow as tf
 
 from efficientnet_advprop import config
 from efficientnet_advprop.base import randomness
-from efficientnet_advprop.layers import convolution as layers
+from efficientnet_advprop.layers import convolution
+from efficientnet_advprop.layers import excitation
 from efficientnet_advprop.models import network
+from efficientnet_advprop.models import scaling
 
 
 class Stage(NamedTuple):
-  """A row of the paper's Table 1, before scaling."""
+  """A row of the paper's Table 1, before scaling.
 
-  repeats: int
+  The numbers of blocks are `Architecture.repeats`.
+  """
+
   kernel_size: int
   strides: int
   expansion: int
@@ -22,32 +29,16 @@ class Stage(NamedTuple):
 
 
 STAGES = (
-  Stage(1, 3, 1, 1, 16),
-  Stage(2, 3, 2, 6, 24),
-  Stage(2, 5, 2, 6, 40),
-  Stage(3, 3, 2, 6, 80),
-  Stage(3, 5, 1, 6, 112),
-  Stage(4, 5, 2, 6, 192),
-  Stage(1, 3, 1, 6, 320),
+  Stage(3, 1, 1, 16),
+  Stage(3, 2, 6, 24),
+  Stage(5, 2, 6, 40),
+  Stage(3, 2, 6, 80),
+  Stage(5, 1, 6, 112),
+  Stage(5, 2, 6, 192),
+  Stage(3, 1, 6, 320),
 )
 _STEM_FILTERS = 32
 _HEAD_FILTERS = 1280
-
-
-def round_filters(filters: int, width: float) -> int:
-  """Scales a number of filters and rounds it to a multiple of 8.
-
-  As the official `round_filters`: to the nearest, at least 8, and never more
-  than 10% down.
-  """
-  scaled = filters * width
-  rounded = max(8, int(scaled + 4) // 8 * 8)
-  return rounded + 8 if rounded < 0.9 * scaled else rounded
-
-
-def round_repeats(repeats: int, depth: float) -> int:
-  """Scales a number of blocks and rounds it up."""
-  return math.ceil(repeats * depth)
 
 
 class MobileInvertedBlock(tf.keras.layers.Layer):
@@ -58,51 +49,59 @@ class MobileInvertedBlock(tf.keras.layers.Layer):
     channels: int,
     stage: Stage,
     strides: int,
+    activation: str,
+    excites: bool,
     settings: dict,
     **kwargs: Any,
   ):
     """Creates a block.
 
     Args:
-      channels: of the input.
+      channels: number of input channels.
       stage: kernel size, expansion and (scaled) filters.
       strides: of the depthwise convolution.
-      settings: keyword arguments of `layers.NormalizedConv2D`.
+      activation: behind the expansion and the depthwise convolution.
+      excites: whether squeeze-excitation follows the depthwise convolution.
+      settings: keyword arguments of `convolution.NormalizedConv2D`.
       **kwargs: passed on to tf.keras.layers.Layer.
     """
     super().__init__(**kwargs)
-    convolution = layers.NormalizedConv2D
     self.expand = None
     if stage.expansion != 1:
-      self.expand = convolution(
+      self.expand = convolution.NormalizedConv2D(
         channels * stage.expansion,
         1,
-        swish=True,
+        activation=activation,
         name='expand',
         **settings,
       )
-    self.depthwise = convolution(
+    self.depthwise = convolution.NormalizedConv2D(
       None,
       stage.kernel_size,
       strides,
-      swish=True,
+      activation=activation,
       name='depthwise',
       **settings,
     )
-    reduced = max(1, channels // 4)
-    self.excite = layers.SqueezeExcitation(
-      reduced, settings['compiled'], name='excite'
+    self.excite = None
+    if excites:
+      reduced = max(1, channels // 4)
+      self.excite = excitation.SqueezeExcitation(
+        reduced, settings['compiled'], name='excite'
+      )
+    self.project = convolution.NormalizedConv2D(
+      stage.filters, 1, name='project', **settings
     )
-    self.project = convolution(stage.filters, 1, name='project', **settings)
     self.out_channels = stage.filters
     self.is_residual = strides == 1 and channels == stage.filters
     self.expanded_channels = channels * stage.expansion
 
   def build(self, input_shape: tf.TensorShape) -> None:
     if self.expand is not None:
-      layers.build(self.expand, input_shape[-1])
+      convolution.build(self.expand, input_shape[-1])
     for layer in (self.depthwise, self.excite, self.project):
-      layers.build(layer, self.expanded_channels)
+      if layer is not None:
+        convolution.build(layer, self.expanded_channels)
     super().build(input_shape)
 
   def call(
@@ -113,22 +112,24 @@ class MobileInvertedBlock(tf.keras.layers.Layer):
     numbers: Optional[tf.Tensor] = None,
     survival: float = 1.0,
   ) -> tf.Tensor:
-    """Applies the block; `numbers` and `survival` are those of drop_path."""
+    """Applies the block; `drop_path` describes `numbers` and `survival`."""
     mode = dict(training=training, domain=domain)
     x = inputs
     if self.expand is not None:
       x = self.expand(x, **mode)
-    x = self.excite(self.depthwise(x, **mode))
+    x = self.depthwise(x, **mode)
+    if self.excite is not None:
+      x = self.excite(x)
     x = self.project(x, **mode)
     if not self.is_residual:
       return x
     if training and survival < 1:
-      x = layers.drop_path(x, numbers, survival)
+      x = network.drop_path(x, numbers, survival)
     return x + inputs
 
 
 class EfficientNet(network.Network):
-  """EfficientNet-B0 to -B8, or any other scale.
+  """EfficientNet-B0 to -B8, -Lite0 to -Lite4, or any other scale.
 
   `seed`, int32 [batch, 2] or [2], makes dropout and stochastic depth a pure
   function of it; None draws a seed.
@@ -136,34 +137,38 @@ class EfficientNet(network.Network):
 
   def _create_trunk(self, **settings: Any) -> None:
     model_config = self.model_config
+    architecture = model_config.architecture
+    activation = architecture.activation
     width = model_config.width_coefficient
-    channels = round_filters(_STEM_FILTERS, width)
-    self.stem = layers.NormalizedConv2D(
+    # The ends of an EfficientNet-Lite keep their width at every scale.
+    ends_width = width if architecture.scales_ends else 1.0
+    channels = scaling.round_filters(_STEM_FILTERS, ends_width)
+    self.stem = convolution.NormalizedConv2D(
       channels,
       3,
       model_config.stem_stride,
-      swish=True,
+      activation=activation,
       name='stem',
       **settings,
     )
     self.blocks: list[MobileInvertedBlock] = []
-    for stage in STAGES:
-      filters = round_filters(stage.filters, width)
-      for repeat in range(
-        round_repeats(stage.repeats, model_config.depth_coefficient)
-      ):
+    for stage, repeats in zip(STAGES, scaling.stage_repeats(model_config)):
+      filters = scaling.round_filters(stage.filters, width)
+      for repeat in range(repeats):
         block = MobileInvertedBlock(
           channels,
           stage._replace(filters=filters),
           stage.strides if repeat == 0 else 1,
+          activation,
+          architecture.excites,
           settings,
           name=f'block_{len(self.blocks)}',
         )
         self.blocks.append(block)
         channels = filters
-    self.features = round_filters(_HEAD_FILTERS, width)
-    self.head = layers.NormalizedConv2D(
-      self.features, 1, swish=True, name='head', **settings
+    self.features = scaling.round_filters(_HEAD_FILTERS, ends_width)
+    self.head = convolution.NormalizedConv2D(
+      self.features, 1, activation=activation, name='head', **settings
     )
 
   def _classifier_initializer(
@@ -185,9 +190,7 @@ class EfficientNet(network.Network):
     mode: dict[str, Any] = dict(training=training, domain=domain)
     depth = len(self.blocks)
     numbers: Any = self._draw(images, seed) if training else None
-    pixels = self.model_config.normalization
-    x = layers.normalized_pixels(images, pixels)
-    x = self.stem(x, **mode)
+    x = self.stem(self.normalized(images), **mode)
     for index, block in enumerate(self.blocks):
       drop_rate = 1 - self.model_config.survival_probability
       x = self.run_block(
@@ -206,7 +209,7 @@ class EfficientNet(network.Network):
     return self.classifier(x)
 
   def _draw(self, images: tf.Tensor, seed: Optional[tf.Tensor]) -> tf.Tensor:
-    """All the random numbers of a pass: [batch, blocks + features]."""
+    """Draws all random numbers of a pass: [batch, blocks + features]."""
     if seed is None:
       seed = tf.random.uniform([2], maxval=2**31 - 1, dtype=tf.int32)
     seeds = randomness.per_example_seeds(seed, tf.shape(images)[0])

@@ -3,9 +3,9 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop import config
+from efficientnet_advprop import pretrained
 from efficientnet_advprop.layers import convolution
 from efficientnet_advprop.layers import normalization
-from efficientnet_advprop.models import factory
 
 # Without auxiliary norms, at 1000 classes.
 _PARAMETERS = {
@@ -18,6 +18,11 @@ _PARAMETERS = {
   'efficientnet-b6': 43_040_704,
   'efficientnet-b7': 66_347_960,
   'efficientnet-b8': 87_413_142,
+  'efficientnet-lite0': 4_652_008,
+  'efficientnet-lite1': 5_416_680,
+  'efficientnet-lite2': 6_092_072,
+  'efficientnet-lite3': 8_197_096,
+  'efficientnet-lite4': 13_006_568,
 }
 _TINY = dict(
   image_size=32, stem_stride=1, width_coefficient=0.25, depth_coefficient=0.2
@@ -45,7 +50,7 @@ def test_every_model_has_its_count():
 @pytest.mark.once
 @pytest.mark.parametrize('name', sorted(_PARAMETERS))
 def test_parameter_counts_are_the_published_ones(name):
-  model = factory.build_model(name)
+  model = pretrained.build_model(name)
   auxiliary = _count(_auxiliary(model))
   plain = _count(model.trainable_variables) - auxiliary
   assert plain == _PARAMETERS[name]
@@ -107,7 +112,7 @@ def _parts(block):
 
 def test_b0_equals_keras_applications():
   reference = _reference()
-  model = factory.build_model(
+  model = pretrained.build_model(
     'efficientnet-b0', dropout_rate=0, survival_probability=1
   )
   _copy_weights(reference, model)
@@ -122,16 +127,16 @@ def test_b0_equals_keras_applications():
 
 
 def test_small_images_and_overrides():
-  model = factory.build_model('efficientnet-b0', 10, **_TINY)
+  model = pretrained.build_model('efficientnet-b0', 10, **_TINY)
   logits = model(tf.zeros([2, 32, 32, 3]))
   assert logits.shape == (2, 10) and logits.dtype == tf.float32
   assert len(model.blocks) == 7
   with pytest.raises(config.ConfigError, match='did you mean image_size'):
-    factory.build_model('efficientnet-b0', image_sise=3)
+    pretrained.build_model('efficientnet-b0', image_sise=3)
 
 
 def test_a_seed_makes_training_passes_repeat():
-  model = factory.build_model('efficientnet-b0', 10, **_TINY)
+  model = pretrained.build_model('efficientnet-b0', 10, **_TINY)
   images = tf.random.stateless_uniform([4, 32, 32, 3], [0, 0], -1, 1)
   run = lambda seed: model(images, training=True, seed=seed).numpy()
   np.testing.assert_array_equal(run([1, 2]), run([1, 2]))
@@ -139,7 +144,7 @@ def test_a_seed_makes_training_passes_repeat():
 
 
 def test_survival_falls_linearly_with_the_block():
-  model = factory.build_model('efficientnet-b0', 10, (), **_TINY)
+  model = pretrained.build_model('efficientnet-b0', 10, (), **_TINY)
   seen = []
   for block in model.blocks:
     call = block.call
@@ -152,7 +157,7 @@ def test_survival_falls_linearly_with_the_block():
 
 
 def test_dropout_keeps_the_mean():
-  model = factory.build_model(
+  model = pretrained.build_model(
     'efficientnet-b0', 10, (), **_TINY, survival_probability=1
   )
   kept = model._draw(tf.zeros([256, 1]), tf.constant([3, 4]))[:, 7:]
@@ -164,7 +169,7 @@ def test_dropout_keeps_the_mean():
 def test_bfloat16_computes_in_it_and_returns_float32():
   tf.keras.mixed_precision.set_global_policy('mixed_bfloat16')
   try:
-    model = factory.build_model('efficientnet-b0', 10, **_TINY)
+    model = pretrained.build_model('efficientnet-b0', 10, **_TINY)
   finally:
     tf.keras.mixed_precision.set_global_policy('float32')
   assert model.stem.kernel.dtype == tf.float32

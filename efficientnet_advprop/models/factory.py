@@ -1,7 +1,6 @@
 """Creates networks, with every variable there."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 
@@ -28,10 +27,11 @@ def create_model(
   Args:
     model_config: which network, with every setting.
     num_classes: number of logits.
-    auxiliary_domains: names of the domains beside `'main'`.
+    auxiliary_domains: names of the domains other than `'main'`.
     synchronized: whether batch statistics span all replicas of the strategy.
-    compiled: whether activations are compiled by XLA, where that may run.
-    rematerialized: whether blocks are computed again backward, not stored.
+    compiled: whether XLA compiles activations where it may run.
+    rematerialized: whether the backward pass computes blocks again instead of
+      storing them.
 
   Returns:
     A model that is called as `model(images, training=None, domain='main')`.
@@ -48,30 +48,3 @@ def create_model(
   size = model_config.image_size
   model.build(tf.TensorShape([None, size, size, 3]))
   return model
-
-
-def build_model(
-  model_name: str,
-  num_classes: int = 1000,
-  auxiliary_domains: Sequence[str] = ('adversarial',),
-  **overrides: Any,
-) -> tf.keras.Model:
-  """Builds a network by its name, for notebooks and other projects.
-
-  Args:
-    model_name: `efficientnet-b0` to `efficientnet-b8`, `resnet-18`, `-50`,
-      `-101`, `-152` or `-200`.
-    num_classes: number of logits.
-    auxiliary_domains: names of the domains beside `'main'`.
-    **overrides: fields of `ModelConfig`, such as `image_size=32`.
-
-  Returns:
-    A model with every variable there, called as
-    `model(images, training=None, domain='main')`: float32 images
-    [batch, height, width, 3] in [-1, 1] to float32 logits.
-
-  Raises:
-    ConfigError: the name or an override is not allowed.
-  """
-  model_config = config.model_config(model_name, overrides)
-  return create_model(model_config, num_classes, auxiliary_domains)

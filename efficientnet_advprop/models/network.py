@@ -7,6 +7,50 @@ import tensorflow as tf
 
 from efficientnet_advprop import config
 from efficientnet_advprop.layers import convolution
+from efficientnet_advprop.layers import recomputation
+
+# What `ModelConfig.normalization` subtracts from pixels in [0, 1] and divides
+# them by, for red, green and blue. Sources: ImageNet's statistics, and 127 and
+# 128 of 255 as in the official EfficientNet-Lites.
+_PIXELS = {
+  'imagenet': ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+  'lite': ((127 / 255,) * 3, (128 / 255,) * 3),
+}
+
+
+def normalized_pixels(images: tf.Tensor, normalization: str) -> tf.Tensor:
+  """Maps images in [-1, 1] to what `ModelConfig.normalization` names.
+
+  Args:
+    images: float32 [batch, height, width, 3].
+    normalization: `'advprop'` leaves them as they are.
+
+  Returns:
+    Like `images`.
+  """
+  if normalization == 'advprop':
+    return images
+  means, deviations = _PIXELS[normalization]
+  scale = [0.5 / deviation for deviation in deviations]
+  offset = [(0.5 - m) / d for m, d in zip(means, deviations)]
+  return images * scale + offset
+
+
+def drop_path(
+  inputs: tf.Tensor, numbers: tf.Tensor, survival: float
+) -> tf.Tensor:
+  """Stochastic depth: zeroes whole examples and scales the others up.
+
+  Args:
+    inputs: the residual branch, [batch, height, width, channels].
+    numbers: uniform in [0, 1), float32 [batch].
+    survival: probability that an example is kept.
+
+  Returns:
+    Like `inputs`, with the same expectation.
+  """
+  kept = tf.cast(numbers < survival, inputs.dtype) / survival
+  return inputs * kept[:, tf.newaxis, tf.newaxis, tf.newaxis]
 
 
 class Network(tf.keras.Model):
@@ -28,19 +72,20 @@ class Network(tf.keras.Model):
     compiled: bool = False,
     rematerialized: bool = False,
   ):
-    """Creates the network; `models.create_model` also creates its variables.
+    """Creates the network; `factory.create_model` also creates its variables.
 
     Args:
-      model_config: the name, coefficients and so on.
+      model_config: which network, with every setting.
       num_classes: number of logits.
-      auxiliary_domains: of every norm.
+      auxiliary_domains: names of every norm's domains other than `'main'`.
       synchronized: whether batch statistics span all replicas.
-      compiled: whether layers may use `kernels`.
-      rematerialized: whether blocks are computed again backward, not stored.
+      compiled: whether XLA may compile `layers.kernels`.
+      rematerialized: whether the backward pass computes blocks again instead
+        of storing them.
     """
     super().__init__(name=model_config.name)
     self.run_block = (
-      convolution.recomputed if rematerialized else convolution.stored
+      recomputation.recomputed if rematerialized else recomputation.stored
     )
     self.model_config = model_config
     self.auxiliary_domains = tuple(auxiliary_domains)
@@ -58,22 +103,26 @@ class Network(tf.keras.Model):
     )
 
   def _create_trunk(self, **settings: Any) -> None:
-    """Creates `stem`, `blocks` and what else `_trunk` lists.
+    """Creates `stem`, `blocks` and whatever else `_trunk` lists.
 
     Args:
-      **settings: of every norm.
+      **settings: keyword arguments of every `convolution.NormalizedConv2D`.
     """
     raise NotImplementedError
 
   def _classifier_initializer(
     self, num_classes: int
   ) -> tf.keras.initializers.Initializer:
-    """What the classifier's kernel is drawn from: each network has its own."""
+    """Returns what the classifier's kernel is drawn from."""
     raise NotImplementedError
 
   def _trunk(self) -> list[Any]:
-    """The layers from the images to the features, in order."""
+    """Returns the layers from the images to the features, in order."""
     return [self.stem, *self.blocks]
+
+  def normalized(self, images: tf.Tensor) -> tf.Tensor:
+    """Maps images in [-1, 1] to the pixels that the weights expect."""
+    return normalized_pixels(images, self.model_config.normalization)
 
   def build(self, input_shape: tf.TensorShape) -> None:
     channels = int(input_shape[-1])

@@ -5,11 +5,12 @@ from typing import Any, Optional
 import tensorflow as tf
 
 from efficientnet_advprop import config
-from efficientnet_advprop.layers import convolution as layers
-from efficientnet_advprop.models import efficientnet
+from efficientnet_advprop.layers import convolution
 from efficientnet_advprop.models import network
+from efficientnet_advprop.models import scaling
 
-_FILTERS = (64, 128, 256, 512)  # Of the 3x3 convolutions in each stage.
+# Filters of the 3x3 convolutions in each stage.
+_FILTERS = (64, 128, 256, 512)
 _EXPANSION = 4
 
 
@@ -32,11 +33,11 @@ class ResidualBlock(tf.keras.layers.Layer):
     """Creates a block.
 
     Args:
-      channels: of the input.
-      filters: of the 3x3 convolutions.
+      channels: number of input channels.
+      filters: number of filters of the 3x3 convolutions.
       strides: of the block.
-      is_bottleneck: see above.
-      settings: keyword arguments of `layers.NormalizedConv2D`.
+      is_bottleneck: whether the block has three convolutions or two.
+      settings: keyword arguments of `convolution.NormalizedConv2D`.
       **kwargs: passed on to tf.keras.layers.Layer.
     """
     super().__init__(**kwargs)
@@ -49,22 +50,28 @@ class ResidualBlock(tf.keras.layers.Layer):
     if is_bottleneck:
       shapes = [(filters, 1, 1), shapes[0], (self.out_channels, 1, 1)]
     self.branch = [
-      layers.NormalizedConv2D(*shape, name=f'conv_{number}', **settings)
+      convolution.NormalizedConv2D(
+        *shape,
+        # The last activation follows the sum with the shortcut.
+        activation='relu' if number < len(shapes) - 1 else None,
+        name=f'conv_{number}',
+        **settings,
+      )
       for number, shape in enumerate(shapes)
     ]
     self.shortcut = None
     if strides != 1 or channels != self.out_channels:
-      self.shortcut = layers.NormalizedConv2D(
+      self.shortcut = convolution.NormalizedConv2D(
         self.out_channels, 1, strides, name='shortcut', **settings
       )
 
   def build(self, input_shape: tf.TensorShape) -> None:
     channels = self.channels
     for layer in self.branch:
-      layers.build(layer, channels)
+      convolution.build(layer, channels)
       channels = layer.out_channels
     if self.shortcut is not None:
-      layers.build(self.shortcut, self.channels)
+      convolution.build(self.shortcut, self.channels)
     super().build(input_shape)
 
   def call(
@@ -75,9 +82,8 @@ class ResidualBlock(tf.keras.layers.Layer):
   ) -> tf.Tensor:
     mode = dict(training=training, domain=domain)
     x = inputs
-    for layer in self.branch[:-1]:
-      x = tf.nn.relu(layer(x, **mode))
-    x = self.branch[-1](x, **mode)
+    for layer in self.branch:
+      x = layer(x, **mode)
     if self.shortcut is not None:
       inputs = self.shortcut(inputs, **mode)
     return tf.nn.relu(x + inputs)
@@ -96,20 +102,22 @@ class ResNet(network.Network):
     settings['symmetric'] = True
     model_config = self.model_config
     width = model_config.width_coefficient
-    channels = efficientnet.round_filters(_FILTERS[0], width)
+    channels = scaling.round_filters(_FILTERS[0], width)
     self.is_pooled = model_config.stem_stride == 2
     size = 7 if self.is_pooled else 3
-    self.stem = layers.NormalizedConv2D(
-      channels, size, model_config.stem_stride, name='stem', **settings
+    self.stem = convolution.NormalizedConv2D(
+      channels,
+      size,
+      model_config.stem_stride,
+      activation='relu',
+      name='stem',
+      **settings,
     )
     self.blocks: list[ResidualBlock] = []
     architecture = model_config.architecture
-    for stage, filters in enumerate(_FILTERS):
-      filters = efficientnet.round_filters(filters, width)
-      depth = model_config.depth_coefficient
-      for repeat in range(
-        efficientnet.round_repeats(architecture.repeats[stage], depth)
-      ):
+    for stage, repeats in enumerate(scaling.stage_repeats(model_config)):
+      filters = scaling.round_filters(_FILTERS[stage], width)
+      for repeat in range(repeats):
         block = ResidualBlock(
           channels,
           filters,
@@ -135,12 +143,10 @@ class ResNet(network.Network):
   ) -> tf.Tensor:
     del seed
     mode: dict[str, Any] = dict(training=training, domain=domain)
-    pixels = self.model_config.normalization
-    x = layers.normalized_pixels(images, pixels)
-    x = tf.nn.relu(self.stem(x, **mode))
+    x = self.stem(self.normalized(images), **mode)
     if self.is_pooled:
       # Zeros change no maximum, as the activations are not negative.
-      x = tf.nn.max_pool2d(layers.pad_symmetrically(x, 3), 3, 2, 'VALID')
+      x = tf.nn.max_pool2d(convolution.pad_symmetrically(x, 3), 3, 2, 'VALID')
     for block in self.blocks:
       x = self.run_block(block, x, **mode)
     x = tf.cast(tf.reduce_mean(x, [1, 2]), tf.float32)

@@ -3,8 +3,8 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop import config
+from efficientnet_advprop import pretrained
 from efficientnet_advprop.layers import normalization
-from efficientnet_advprop.models import factory
 
 # At 1000 classes, without auxiliary norms; torchvision's (200: timm's).
 _PARAMETERS = {
@@ -24,7 +24,7 @@ def test_every_resnet_has_its_count():
 @pytest.mark.once
 @pytest.mark.parametrize('name', sorted(_PARAMETERS))
 def test_parameter_counts_are_the_published_ones(name):
-  model = factory.build_model(name, 1000, ())
+  model = pretrained.build_model(name, 1000, ())
   count = sum(v.shape.num_elements() for v in model.trainable_variables)
   assert count == _PARAMETERS[name]
 
@@ -92,7 +92,7 @@ def _groups(model):
 @pytest.mark.parametrize('is_small', [False, True])
 def test_the_forward_pass_equals_one_of_keras_layers(is_small):
   tf.keras.utils.set_random_seed(0)
-  model = factory.build_model(
+  model = pretrained.build_model(
     'resnet-18' if is_small else 'resnet-50',
     7,
     width_coefficient=0.25,
@@ -123,7 +123,7 @@ def test_the_forward_pass_equals_one_of_keras_layers(is_small):
 
 
 def test_auxiliary_norms_are_everywhere_and_apart():
-  model = factory.build_model(
+  model = pretrained.build_model(
     'resnet-50',
     10,
     ('augmented', 'adversarial'),
@@ -150,4 +150,4 @@ def test_auxiliary_norms_are_everywhere_and_apart():
 
 def test_what_a_resnet_does_not_have_is_refused():
   with pytest.raises(config.ConfigError, match='drops nothing'):
-    factory.build_model('resnet-50', dropout_rate=0.1)
+    pretrained.build_model('resnet-50', dropout_rate=0.1)

@@ -3,13 +3,13 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import pretrained
 from efficientnet_advprop.layers import normalization
-from efficientnet_advprop.models import factory
 from efficientnet_advprop.training import optimization
 
 
 def _model(domains=('adversarial',)):
-  return factory.build_model(
+  return pretrained.build_model(
     'efficientnet-b0',
     10,
     domains,

@@ -1,26 +1,28 @@
-"""Saving and restoring: atomic, newest readable first, checked for the model.
+"""The checkpoints of a run: written whole, the newest readable one is read.
 
 A checkpoint holds `model` (the weights being trained), `ema` (their moving
 average, of every domain's statistics too) and `optimizer` with the step.
 """
 
-from collections.abc import Mapping
 import hashlib
 import os
 import re
 import tempfile
-from typing import Optional
+from typing import Any, Optional
 
 from absl import logging
 import numpy as np
 import tensorflow as tf
 
-from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import paths
+from efficientnet_advprop.config import recipes
 
-# Around the names of variables in a checkpoint's file.
-_PREFIX, _SUFFIX = 'ema/', '/.ATTRIBUTES/VARIABLE_VALUE'
+# Names in a checkpoint's file: the parts with weights, the end of a variable's
+# name, and the step.
+_PARTS = {'ema': 'ema', 'raw': 'model'}
+_SUFFIX = '/.ATTRIBUTES/VARIABLE_VALUE'
+_STEP = f'optimizer/_iterations{_SUFFIX}'
 # What TensorFlow raises when a checkpoint's files are damaged.
 _DAMAGE = (
   tf.errors.OpError,
@@ -137,72 +139,44 @@ def _remove_broken_state_file(directory: str) -> None:
     tf.io.gfile.remove(path)
 
 
-def restore(
-  model: tf.keras.Model, checkpoint: str, weights: str = 'ema'
-) -> int:
-  """Restores the weights of a network from a training checkpoint.
-
-  Args:
-    model: with all or, for inference, none of the auxiliary domains that the
-      checkpoint holds.
-    checkpoint: a model_dir, its `checkpoints` folder, or the path of one
-      checkpoint without the suffixes of its files.
-    weights: `'ema'`, the moving average of the weights, or `'raw'`.
-
-  Returns:
-    The step after which the checkpoint was written.
-
-  Raises:
-    CheckpointError: there is none, it is damaged, or it does not hold every
-      variable of the model in its shape.
-  """
-  config_lib.check_choice('weights', weights, ('ema', 'raw'))
-  paths = _candidates(checkpoint)
-  step = tf.Variable(0, dtype=tf.int64)
-  optimizer = tf.train.Checkpoint(_iterations=step)
-  part = 'model' if weights == 'raw' else 'ema'
-  root = tf.train.Checkpoint(optimizer=optimizer, **{part: model})
-  for path in paths:
-    try:
-      status = root.read(path)
-      status.expect_partial()
-      status.assert_existing_objects_matched()
-      return int(step)
-    except _DAMAGE as error:
-      logging.warning('Cannot read %s: %s', path, errors.first_line(error))
-  raise errors.CheckpointError(_unreadable(checkpoint, len(paths)))
-
-
 def digest(model: tf.keras.Model) -> str:
-  """A short name of a network's weights; others have another one."""
+  """Returns a short name of a network's weights; others have another one."""
   state = hashlib.sha256()
   for variable in model.variables:
     state.update(variable.numpy().tobytes())
   return state.hexdigest()[:16]
 
 
-def read_average(checkpoint: str) -> dict[str, np.ndarray]:
-  """Reads the averaged weights of a run as numbers, whatever its network.
+def read(
+  checkpoint: str, weights: str = 'ema'
+) -> tuple[dict[str, np.ndarray], int]:
+  """Reads the weights of a run as numbers, whatever its network.
 
   Args:
-    checkpoint: as `restore` takes it.
+    checkpoint: a model_dir, its `checkpoints` folder, or the path of one
+      checkpoint without the suffixes of its files.
+    weights: `'ema'`, the moving average of the weights, or `'raw'`.
 
   Returns:
-    Values by their places in the network, such as `stem/kernel`.
+    Values by their places in the network, such as `stem/kernel`, and the step
+    after which the checkpoint was written.
 
   Raises:
-    CheckpointError: there is no checkpoint, it is damaged, or it is not one of
+    CheckpointError: there is no checkpoint, all are damaged, or they are not of
       a run.
   """
-  paths = _candidates(checkpoint)
-  for path in paths:
+  found = _candidates(checkpoint)
+  prefix = f'{_PARTS[weights]}/'
+  for path in found:
     try:
       reader = tf.train.load_checkpoint(path)
-      values = {
-        name[len(_PREFIX) : -len(_SUFFIX)]: reader.get_tensor(name)
+      places = {
+        name[len(prefix) : -len(_SUFFIX)]: name
         for name in reader.get_variable_to_shape_map()
-        if name.startswith(_PREFIX) and name.endswith(_SUFFIX)
+        if name.startswith(prefix) and name.endswith(_SUFFIX)
       }
+      values = {place: reader.get_tensor(n) for place, n in places.items()}
+      step = int(reader.get_tensor(_STEP)) if reader.has_tensor(_STEP) else 0
     except _DAMAGE as error:
       logging.warning('Cannot read %s: %s', path, errors.first_line(error))
       continue
@@ -211,48 +185,53 @@ def read_average(checkpoint: str) -> dict[str, np.ndarray]:
         f'{path}: not the checkpoint of a run; published weights become one by'
         ' tools/import_checkpoint.py'
       )
-    return values
-  raise errors.CheckpointError(_unreadable(checkpoint, len(paths)))
+    return values, step
+  raise errors.CheckpointError(_unreadable(checkpoint, len(found)))
 
 
-def assign(
-  variables: Mapping[str, tf.Variable],
-  values: Mapping[str, np.ndarray],
-  source: str,
-) -> None:
-  """Gives each variable its value.
+def is_run(checkpoint: str) -> bool:
+  """Whether the newest checkpoint that can be read there is one of a run.
 
   Args:
-    variables: by their names.
-    values: by the same names.
-    source: where they come from.
-
-  Raises:
-    CheckpointError: a value is missing, left over or of another shape. No
-      variable has changed.
+    checkpoint: as `read` takes it; nothing needs to be there.
   """
-  missing = sorted(set(variables) - set(values))
-  surplus = sorted(set(values) - set(variables))
-  problems = []
-  for title, keys in (('lacks', missing), ('has beyond it', surplus)):
-    if keys:
-      more = f' and {len(keys) - 1} more' if len(keys) > 1 else ''
-      problems.append(f'{title} {keys[0]}{more}')
-  for name in sorted(set(variables) & set(values)):
-    found, expected = values[name].shape, tuple(variables[name].shape)
-    if found != expected:
-      problems.append(f'{name} has the shape {found}, not {expected}')
-      break
-  if problems:
-    raise errors.CheckpointError(
-      f'{source}: not the variables of this network: {"; ".join(problems)}'
-    )
-  for name, variable in variables.items():
-    variable.assign(values[name])
+  try:
+    found = _candidates(checkpoint)
+  except errors.CheckpointError:
+    return tf.io.gfile.exists(os.path.join(checkpoint, paths.CONFIG))
+  for path in found:
+    try:
+      names = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+    except _DAMAGE:
+      continue
+    return any(name.startswith(f'{_PARTS["ema"]}/') for name in names)
+  return True  # `read` reports the damage.
+
+
+def run_settings(checkpoint: str) -> dict[str, Any]:
+  """Reads the section `model` of a run's `config.yaml`.
+
+  Args:
+    checkpoint: as `read` takes it.
+
+  Returns:
+    Values by their keys; nothing if there is no readable `config.yaml`.
+  """
+  given = checkpoint.rstrip('/')
+  parent = os.path.dirname(given)
+  for folder in (given, parent, os.path.dirname(parent)):
+    place = os.path.join(folder, paths.CONFIG)
+    if tf.io.gfile.exists(place):
+      try:
+        settings = recipes.read_yaml(place).get('model')
+      except errors.ConfigError:
+        return {}
+      return settings if isinstance(settings, dict) else {}
+  return {}
 
 
 def _candidates(checkpoint: str) -> list[str]:
-  """The checkpoints that `restore` may read, best first."""
+  """Returns the checkpoints that `read` may read, best first."""
   if tf.io.gfile.exists(f'{checkpoint}.index'):
     return [checkpoint]
   for directory in (os.path.join(checkpoint, paths.CHECKPOINTS), checkpoint):
@@ -267,6 +246,6 @@ def _candidates(checkpoint: str) -> list[str]:
 
 def _unreadable(place: str, number: int) -> str:
   return (
-    f'{place}: none of {number} checkpoints can be read: damaged, or of'
-    ' another model (the warnings above name each)'
+    f'{place}: none of {number} checkpoints can be read: they are damaged (the'
+    ' warnings above say how)'
   )

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from efficientnet_advprop import pretrained
 from efficientnet_advprop.base import errors
-from efficientnet_advprop.models import factory
+from efficientnet_advprop.base import paths as paths_lib
 from efficientnet_advprop.weights import checkpoints
 
 
 def _model(domains=('adversarial',), classes=10, width=0.25):
-  return factory.build_model(
+  return pretrained.build_model(
     'efficientnet-b0',
     classes,
     domains,
@@ -47,40 +48,37 @@ def test_the_newest_are_kept(saved):
 
 
 @pytest.mark.parametrize('weights', ['ema', 'raw'])
-def test_either_set_of_weights_is_restored(saved, weights):
+def test_either_set_of_weights_is_read(saved, weights):
   model_dir, model, average = saved
-  restored = _model()
-  assert checkpoints.restore(restored, model_dir, weights) == 5
+  values, step = checkpoints.read(model_dir, weights)
   source = average if weights == 'ema' else model
-  for ours, theirs in zip(restored.variables, source.variables):
-    np.testing.assert_array_equal(ours, theirs)
+  assert step == 5 and len(values) == len(source.variables)
+  np.testing.assert_array_equal(values['stem/kernel'], source.stem.kernel)
+  norm = source.blocks[1].expand.norm.norm_of('adversarial')
+  place = 'blocks/1/expand/norm/auxiliary/adversarial/moving_variance'
+  np.testing.assert_array_equal(values[place], norm.moving_variance)
 
 
-def test_a_model_without_auxiliary_domains_takes_the_main_ones(saved):
-  model_dir, _, average = saved
-  restored = _model(domains=())
-  path = os.path.join(model_dir, 'checkpoints', 'ckpt-4')
-  assert checkpoints.restore(restored, path) == 4
-  np.testing.assert_array_equal(
-    restored.head.norm.moving_mean, average.head.norm.moving_mean
-  )
-  images = tf.random.stateless_uniform([2, 16, 16, 3], [0, 0], -1, 1)
-  np.testing.assert_allclose(restored(images), average(images), atol=1e-6)
+def test_runs_are_told_from_other_checkpoints(saved, tmp_path):
+  folder = os.path.join(saved[0], 'checkpoints')
+  for place in (saved[0], folder, os.path.join(folder, 'ckpt-4')):
+    assert checkpoints.is_run(place)
+  other = str(tmp_path / 'ckpt-1')
+  tf.train.Checkpoint(other=tf.Variable(1.0)).write(other)
+  assert not checkpoints.is_run(other)
+  assert not checkpoints.is_run(str(tmp_path))
+  assert not checkpoints.is_run(str(tmp_path / 'nothing'))
 
 
-@pytest.mark.parametrize(
-  'settings',
-  [dict(classes=7), dict(width=0.5), dict(domains=('augmented',))],
-)
-def test_another_model_is_refused(saved, settings):
-  with pytest.raises(errors.CheckpointError, match='another model') as e:
-    checkpoints.restore(_model(**settings), saved[0])
-  assert '\n' not in str(e.value)
-
-
-def test_a_missing_checkpoint_is_said(tmp_path):
-  with pytest.raises(errors.CheckpointError, match='no checkpoint found'):
-    checkpoints.restore(_model(), str(tmp_path))
+def test_the_settings_of_a_run_are_found(tmp_path):
+  (tmp_path / 'checkpoints').mkdir()
+  (tmp_path / paths_lib.CONFIG).write_text('model: {name: resnet-18}')
+  for place in ('', 'checkpoints', 'checkpoints/ckpt-1'):
+    found = checkpoints.run_settings(str(tmp_path / place))
+    assert found == {'name': 'resnet-18'}
+  (tmp_path / paths_lib.CONFIG).write_text('model: [')
+  assert checkpoints.run_settings(str(tmp_path)) == {}
+  assert checkpoints.run_settings(str(tmp_path / 'a/b/c')) == {}
 
 
 def _small_manager(directory, writes=True):

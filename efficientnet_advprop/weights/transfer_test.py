@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from efficientnet_advprop import pretrained
 from efficientnet_advprop.base import errors
-from efficientnet_advprop.models import factory
 from efficientnet_advprop.weights import checkpoints
 from efficientnet_advprop.weights import transfer
 
@@ -14,7 +14,7 @@ _NORM_VARIABLES = ('gamma', 'beta', 'moving_mean', 'moving_variance')
 
 def _model(domains=('adversarial',), classes=10, **settings):
   settings = {'width_coefficient': 0.25, 'depth_coefficient': 0.1, **settings}
-  return factory.build_model(
+  return pretrained.build_model(
     'efficientnet-b0', classes, domains, image_size=16, **settings
   )
 
@@ -128,7 +128,7 @@ def test_norms_without_use_are_left_out(run):
   'settings, message',
   [
     (dict(width_coefficient=0.5), r'has the shape \(.*\), not \('),
-    (dict(depth_coefficient=0.6), r'lacks blocks/\S+ and \d+ more'),
+    (dict(depth_coefficient=0.6), r'missing blocks/\S+ and \d+ more'),
     (dict(classes=3, width_coefficient=0.5), r'has the shape'),
   ],
 )
@@ -146,15 +146,15 @@ def test_surplus_variables_are_named(tmp_path):
   average = _model()
   average.more = tf.Variable(1.0)
   tf.train.Checkpoint(ema=average).write(str(tmp_path / 'ckpt-1'))
-  with pytest.raises(errors.CheckpointError, match=r'beyond it more$'):
+  with pytest.raises(errors.CheckpointError, match=r'unexpected more$'):
     transfer.initialize(_model(), str(tmp_path))
 
 
 def test_what_is_no_run_is_refused(run, tmp_path):
-  with pytest.raises(errors.CheckpointError, match='no checkpoint found'):
+  with pytest.raises(errors.CheckpointError, match='holds no run or'):
     transfer.initialize(_model(), str(tmp_path))
   tf.train.Checkpoint(other=tf.Variable(1.0)).write(str(tmp_path / 'ckpt-1'))
-  with pytest.raises(errors.CheckpointError, match='import_checkpoint'):
+  with pytest.raises(errors.CheckpointError, match='no weights that are known'):
     transfer.initialize(_model(), str(tmp_path))
   (tmp_path / 'ckpt-2.index').write_bytes(b'no index')
   with pytest.raises(errors.CheckpointError, match='none of 1 check'):
