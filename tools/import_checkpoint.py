@@ -72,8 +72,9 @@ def main(_: list[str]) -> None:
   except (OSError, ValueError) as error:
     program.fail('import_checkpoint', error)
   print(
-    f'Imported into {_MODEL_DIR.value}. To evaluate it: .venv/bin/python main.py'
-    f' --mode=eval --model_dir={_MODEL_DIR.value} --data_dir=<imagenet>'
+    f'Imported into {_MODEL_DIR.value}. To evaluate it: .venv/bin/python'
+    f' main.py --mode=eval --model_dir={_MODEL_DIR.value}'
+    ' --data_dir=<imagenet>'
   )
 
 
