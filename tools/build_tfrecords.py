@@ -41,8 +41,10 @@ from tools.tfrecords import image_listing
 from tools.tfrecords import manifest as manifest_lib
 from tools.tfrecords import shards as shards_lib
 
-_DEFAULT_SHARDS = {'train': 1024, 'validation': 128}
-_OTHER_SHARDS = 128
+# As the official script divides ImageNet; smaller sets get fewer shards.
+_MAX_SHARDS = {'train': 1024}
+_MAX_OTHER_SHARDS = 128
+_IMAGES_PER_SHARD = 250
 
 
 # --- Converting -------------------------------------------------------------
@@ -69,6 +71,10 @@ def convert(
     split: image_listing.find_images(path, labels_file)
     for split, path in inputs.items()
   }
+  num_shards = {
+    split: num_shards.get(split) or _default_shards(split, len(listed))
+    for split, listed in images.items()
+  }
   for split, listed in images.items():
     if num_shards[split] > len(listed):
       allowed = f'at most the {len(listed)} images of {split}'
@@ -91,6 +97,12 @@ def convert(
         ' their shards were deleted; repair the files listed above, or allow'
         ' them, and run again'
       )
+
+
+def _default_shards(split: str, num_images: int) -> int:
+  """Returns how many shards a split gets if nobody says it."""
+  most = _MAX_SHARDS.get(split, _MAX_OTHER_SHARDS)
+  return min(max(num_images // _IMAGES_PER_SHARD, 1), most)
 
 
 def _write_labels(
@@ -299,10 +311,10 @@ def _pairs(flag: str, values: Sequence[str]) -> dict[str, str]:
 def _shard_counts(
   splits: Sequence[str], values: Sequence[str]
 ) -> dict[str, int]:
-  """How many shards each split gets, by the values of --num_shards."""
-  counts = {s: _DEFAULT_SHARDS.get(s, _OTHER_SHARDS) for s in splits}
+  """Returns the numbers of shards that --num_shards gives."""
+  counts: dict[str, int] = {}
   for split, number in _pairs('num_shards', values).items():
-    if split not in counts:
+    if split not in splits:
       raise flags.Error(f'--num_shards: --input names no split {split!r}')
     if not re.fullmatch(r'[1-9]\d{0,4}', number):
       message = f'--num_shards: got {number!r}; allowed: 1 to 99999'
@@ -333,7 +345,8 @@ def define_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_multi_string(
     'num_shards',
     [],
-    '<split>=<number>; 1024 for train and 128 for others if not given.',
+    '<split>=<number>. Default: one for each 250 images, at most 1024 for'
+    ' train and 128 for other splits.',
     flag_values=values,
   )
   define('seed', 0, 'Of the order.', 0)

@@ -383,3 +383,18 @@ def test_more_shards_than_images_are_refused(raw, tmp_path):
   with pytest.raises(config_lib.ConfigError, match='at most the 120 images'):
     _convert(raw, tmp_path / 'out', num_shards=counts)
   assert not (tmp_path / 'out').exists()
+
+
+def test_a_split_gets_shards_by_its_size(raw, tmp_path):
+  for split, images, shards in (
+    ('train', 1_281_167, 1024),
+    ('validation', 50_000, 128),
+    ('train', 10_000, 40),
+    ('train', 60, 1),
+  ):
+    assert build_tfrecords._default_shards(split, images) == shards
+  _convert(raw, tmp_path, num_shards={})
+  assert sorted(path.name for path in tmp_path.glob('*-of-*')) == [
+    'train-00000-of-00001',
+    'validation-00000-of-00001',
+  ]

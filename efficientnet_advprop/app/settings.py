@@ -4,11 +4,13 @@ from collections.abc import Sequence
 import os
 from typing import Any, Optional
 
+from absl import logging
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.config import recipes
+from efficientnet_advprop.data import sources
 
 
 def resolve_config(
@@ -21,11 +23,13 @@ def resolve_config(
   """Finds the recipe that applies and changes it as asked.
 
   The recipe is `config_file`, else that of the run in `model_dir`, else the
-  paper's for the model. Without `data_dir` the embedded data set takes the
-  place of ImageNet, with a schedule of its size.
+  paper's for the model. Without `data_dir`, or with an empty one, the embedded
+  data set takes the place of ImageNet, with a schedule of its size. Numbers of
+  classes and images that nobody gives are those of the data.
 
   Raises:
     ConfigError: a value is not allowed.
+    DataError: data that have to be counted cannot be used.
   """
   saved = os.path.join(model_dir or '', paths.CONFIG)
   if config_file:
@@ -35,12 +39,13 @@ def resolve_config(
   elif model_dir and tf.io.gfile.exists(saved):
     values = recipes.read_yaml(saved)
   else:
-    values = _default_recipe(model_name, data_dir)
+    values = _default_recipe(model_name, data_dir, overrides)
   if model_name:
     values = recipes.apply_overrides(values, [f'model.name={model_name}'])
   if data_dir is not None:
     values = recipes.merge(values, {'data': {'dir': data_dir}})
-  return config_lib.from_dict(recipes.apply_overrides(values, overrides))
+  values = recipes.apply_overrides(values, overrides)
+  return sources.resolved(config_lib.from_dict(values))
 
 
 def note_on_data(config: config_lib.Config) -> Optional[str]:
@@ -89,13 +94,23 @@ def _keep_target(values: dict[str, Any], saved: str) -> dict[str, Any]:
 
 
 def _default_recipe(
-  model_name: Optional[str], data_dir: Optional[str]
+  model_name: Optional[str],
+  data_dir: Optional[str],
+  overrides: Sequence[str],
 ) -> dict[str, Any]:
   model_name = model_name or config_lib.MODEL_NAMES[0]
   config_lib.check_choice('model_name', model_name, config_lib.MODEL_NAMES)
   paper = recipes.read_yaml(paths.recipe(f'imagenet/{model_name}'))
   if data_dir:
-    return paper
+    if _may_be_imagenet(paper, data_dir, overrides):
+      return paper
+    logging.info(
+      'The classes of %s are not those of ImageNet: using the schedule of'
+      ' hparams/photos.yaml; --config_file names another one.',
+      data_dir,
+    )
+    photos = recipes.read_yaml(paths.recipe('photos'))
+    return {**photos, 'model': paper['model'], 'attack': paper['attack']}
   demo = recipes.read_yaml(paths.recipe('demo'))
   # The network and the attack stay the paper's; what is given for small images
   # stays the demo's.
@@ -105,3 +120,13 @@ def _default_recipe(
     'model': {**paper['model'], **network},
     'attack': paper['attack'],
   }
+
+
+def _may_be_imagenet(
+  paper: dict[str, Any], data_dir: str, overrides: Sequence[str]
+) -> bool:
+  """Returns whether data have as many classes as the paper's, if known."""
+  values = recipes.apply_overrides({'data': {'dir': data_dir}}, overrides)
+  data = config_lib.from_dict({'data': values['data']}).data
+  found = data.num_classes or sources.num_classes(data)
+  return found in (None, paper['data']['num_classes'])

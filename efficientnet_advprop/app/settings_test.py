@@ -1,4 +1,6 @@
 import functools
+import glob
+import os
 
 import pytest
 
@@ -7,6 +9,7 @@ from efficientnet_advprop.app import folder
 from efficientnet_advprop.app import settings
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.config import recipes
+from efficientnet_advprop.testing import tiny_data
 
 _TINY = ['model.width_coefficient=0.25', 'model.depth_coefficient=0.1']
 
@@ -32,6 +35,45 @@ def test_the_paper_s_recipe_applies_to_a_data_dir(
   assert config.attack.epsilon == epsilon
   assert (config.data.dir, config.data.num_train_images) == ('/data', 1281167)
   assert (config.train.epochs, config.train.batch_size) == (350, 4096)
+
+
+def test_a_folder_of_photographs_is_enough(tmp_path, caplog):
+  """Its numbers are counted, and the schedule is not that of ImageNet."""
+  photos_dir = str(tmp_path / 'photos')
+  tiny_data.write_class_folders(photos_dir, {'train': 40, 'validation': 8}, 4)
+  with caplog.at_level('INFO', 'absl'):
+    config = settings.resolve_config(data_dir=photos_dir)
+  assert 'using the schedule of hparams/photos.yaml' in caplog.text
+  data = config.data
+  assert (data.num_classes, data.num_train_images) == (4, 40)
+  assert data.num_eval_images == 8
+  photos = config_lib.load_config(paths.recipe('photos'))
+  assert config.train == photos.train
+  os.rename(os.path.join(photos_dir, 'train'), str(tmp_path / 'flat'))
+  data = settings.resolve_config(
+    data_dir=str(tmp_path / 'flat'),
+    overrides=['data.validation_fraction=0.1', 'train.batch_size=8'],
+  ).data
+  assert (data.num_train_images, data.num_eval_images) == (36, 4)
+
+
+def test_an_empty_data_dir_sets_the_embedded_data_back(tmp_path):
+  begun = settings.resolve_config(
+    config_file=paths.recipe('demo'), data_dir=str(tmp_path)
+  )
+  (tmp_path / 'config.yaml').write_text(config_lib.to_yaml(begun))
+  assert settings.resolve_config(str(tmp_path)).data.dir == str(tmp_path)
+  assert settings.resolve_config(str(tmp_path), data_dir='').data.dir == ''
+
+
+def test_every_recipe_of_imagenet_has_its_numbers():
+  imagenet = os.path.dirname(paths.recipe('imagenet/efficientnet-b0'))
+  found = glob.glob(os.path.join(imagenet, '**', '*.yaml'), recursive=True)
+  assert len(found) > 100
+  for path in found:
+    data = config_lib.load_config(path).data
+    numbers = data.num_classes, data.num_train_images, data.num_eval_images
+    assert numbers == (1000, 1281167, 50000), path
 
 
 def test_the_embedded_data_set_keeps_the_network_and_the_attack():

@@ -170,12 +170,19 @@ class DataConfig(fields.Checked):
   train_split: str = fields.field('train')
   # The split that evaluation reads.
   eval_split: str = fields.field('validation')
-  # Number of classes, and of logits.
-  num_classes: int = fields.field(1000, low=2)
-  # Images of the training split, which are counted. Source: ImageNet.
-  num_train_images: int = fields.field(1_281_167, low=1)
-  # Images of the evaluation split, which are counted. Source: ImageNet.
-  num_eval_images: int = fields.field(50_000, low=1)
+  # Number of classes, and of logits. None: as many as the data have.
+  num_classes: int = fields.field(None, optional=True, low=2)
+  # Images of the training split; another number there is an error. None: as
+  # many as are there.
+  num_train_images: int = fields.field(None, optional=True, low=1)
+  # Images of the evaluation split; another number there is an error. None: as
+  # many as are there.
+  num_eval_images: int = fields.field(None, optional=True, low=1)
+  # Share of each class of a folder of class folders that evaluation reads and
+  # training leaves out, where the folder has no split of its own for it.
+  validation_fraction: float = fields.field(0.0, low=0, high=0.9)
+  # Seed of that choice, which depends on it and on the names of the files.
+  validation_seed: int = fields.field(0, low=0, high=2**31 - 1)
   # Number of leading training shards that are held out; data.eval_split=minival
   # evaluates on them. Source: 20 in the official code.
   minival_shards: int = fields.field(0, low=0)
@@ -374,7 +381,8 @@ class Config:
     for name, test in self.eval.tests.items():
       check_choice(f'eval.tests.{name}.domain', test.domain, known)
       self._check_set(f'eval.tests.{name}', test)
-    if self.train.batch_size > self.data.num_train_images:
+    num_images = self.data.num_train_images
+    if num_images is not None and self.train.batch_size > num_images:
       allowed = f'at most data.num_train_images={self.data.num_train_images}'
       raise ConfigError('train.batch_size', self.train.batch_size, allowed)
     self._check_domains()
@@ -384,7 +392,7 @@ class Config:
       return
     if test.dir is None:
       raise ConfigError(f'{key}.dir', None, f'where {test.kind} lies')
-    if self.data.num_classes != _IMAGENET_CLASSES:
+    if self.data.num_classes not in (None, _IMAGENET_CLASSES):
       allowed = f'{_IMAGENET_CLASSES}, as {key} is {test.kind}'
       raise ConfigError('data.num_classes', self.data.num_classes, allowed)
 
@@ -409,7 +417,17 @@ class Config:
 
   @property
   def steps_per_epoch(self) -> float:
-    return self.data.num_train_images / self.train.batch_size
+    """Updates in an epoch.
+
+    Raises:
+      ConfigError: the number of training images is not known yet; see
+        `data.sources.resolved`.
+    """
+    num_images = self.data.num_train_images
+    if num_images is None:
+      allowed = 'the number of images, or data that are there to count'
+      raise ConfigError('data.num_train_images', None, allowed)
+    return num_images / self.train.batch_size
 
   @property
   def train_steps(self) -> int:

@@ -25,6 +25,7 @@ from efficientnet_advprop.data import tfrecords
 MANIFEST_SUFFIX = '.manifest.json'
 
 _COUNTED_BYTES = 16 << 30
+_LABEL_KEY = 'image/class/label'
 
 
 def names_of(directory: str, names: Sequence[str], split: str) -> list[str]:
@@ -140,6 +141,33 @@ def count_by_reading(source: records.Source) -> int:
     int(tf.size(batch))
     for batch in tf.data.TFRecordDataset(source.files).batch(1024)
   )
+
+
+def highest_label(paths: Sequence[str]) -> int:
+  """Returns the highest label of TFRecords, which takes reading them all.
+
+  Raises:
+    DataError: there is a record without a label.
+  """
+  folder = os.path.dirname(paths[0])
+  logging.info('%s: reading the labels to count the classes', folder)
+  feature = {_LABEL_KEY: tf.io.FixedLenFeature([], tf.int64)}
+
+  def highest(examples: tf.Tensor) -> tf.Tensor:
+    labels = tf.io.parse_example(examples, feature)[_LABEL_KEY]
+    return tf.reduce_max(labels)
+
+  found = tf.data.TFRecordDataset(list(paths)).batch(1024)
+  try:
+    return max(
+      int(label)
+      for label in found.map(highest, tf.data.AUTOTUNE).as_numpy_iterator()
+    )
+  except tf.errors.OpError:
+    raise errors.DataError(
+      f'{folder}: the number of classes cannot be told from'
+      ' the records; give data.num_classes'
+    ) from None
 
 
 def short_file(source: records.Source) -> Optional[str]:

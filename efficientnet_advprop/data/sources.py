@@ -7,7 +7,7 @@ handed on to whatever reads it.
 
 import dataclasses
 import os
-from typing import Optional
+from typing import Any, Optional
 
 from absl import logging
 import tensorflow as tf
@@ -24,6 +24,10 @@ MINIVAL = 'minival'
 
 # Names of the classes, one a line, in the folder of the data.
 _LABELS_FILE = 'labels.txt'
+
+
+class MissingSplitError(errors.DataError):
+  """There is nothing of a split."""
 
 
 def data_dir(config: config_lib.DataConfig) -> str:
@@ -70,6 +74,7 @@ def find_set(
     DataError: there are no files, some are missing, or their number of images
       is not the expected one; one line says which.
   """
+  config = dataclasses.replace(config, validation_fraction=0)
   source = _sized(config, _locate(config, split), expected)
   if expected not in (None, source.size):
     place = os.path.dirname(source.files[0])
@@ -79,6 +84,42 @@ def find_set(
       f'{place}: the set {split!r} holds {source.size} images, not {expected}'
     )
   return source
+
+
+def resolved(config: config_lib.Config) -> config_lib.Config:
+  """Returns a run with the numbers that it leaves to the data.
+
+  These are `data.num_classes`, `data.num_train_images` and
+  `data.num_eval_images`. The number of images of a split that is not there
+  stays None.
+
+  Raises:
+    ConfigError: a number is neither given nor known without reading large or
+      remote files; or what is there does not go with other settings.
+    DataError: the data are not there, are damaged, or are not as given.
+  """
+  data = config.data
+  missing: Optional[MissingSplitError] = None
+  for key, split in (
+    ('num_train_images', data.train_split),
+    ('num_eval_images', data.eval_split),
+  ):
+    if getattr(data, key) is None:
+      try:
+        source = find(data, split)
+      except MissingSplitError as error:
+        missing = missing or error
+        continue
+      changes: dict[str, Any] = {key: source.size}
+      data = dataclasses.replace(
+        data, num_classes=source.num_classes, **changes
+      )
+  if data.num_classes is None:
+    if missing is not None:
+      raise missing
+    source = find(data, data.train_split)
+    data = dataclasses.replace(data, num_classes=source.num_classes)
+  return dataclasses.replace(config, data=data)
 
 
 def with_cue(source: records.Source, cue: str) -> records.Source:
@@ -112,9 +153,21 @@ def label_names(config: config_lib.DataConfig) -> Optional[list[str]]:
     with tf.io.gfile.GFile(path) as file:
       return file.read().splitlines()
   folder = os.path.join(directory, config.eval_split)
+  if not tf.io.gfile.isdir(folder) and config.validation_fraction:
+    folder = _divided_folder(config)
   if tf.io.gfile.isdir(folder):
     return class_folders.names_in(folder)
   return None
+
+
+def num_classes(config: config_lib.DataConfig) -> Optional[int]:
+  """Returns how many classes the data have, if no image must be read for it.
+
+  Raises:
+    DataError: the set of TensorFlow Datasets cannot be used.
+  """
+  names = label_names(config)
+  return None if names is None else len(names)
 
 
 def _locate(config: config_lib.DataConfig, split: str) -> records.Source:
@@ -127,23 +180,73 @@ def _locate(config: config_lib.DataConfig, split: str) -> records.Source:
   files = sorted(tf.io.gfile.listdir(directory))
   names = shards.names_of(directory, files, split)
   if names:
-    return shards.source(
-      split,
-      [os.path.join(directory, name) for name in names],
-      config.num_classes,
-      config.max_bad_records,
+    files = [os.path.join(directory, name) for name in names]
+    source = shards.source(
+      split, files, config.num_classes or 0, config.max_bad_records
     )
+    if config.num_classes is None:
+      found = num_classes(config) or _num_classes_of(source)
+      source = dataclasses.replace(source, num_classes=found)
+    return source
   folder = os.path.join(directory, split)
+  if config.validation_fraction and split in (
+    config.train_split,
+    config.eval_split,
+  ):
+    return _locate_part(config, split)
   if tf.io.gfile.isdir(folder):
     classes = class_folders.names_in(folder)
     train = os.path.join(directory, config.train_split)
     if split != config.train_split and tf.io.gfile.isdir(train):
       class_folders.check_same(folder, train, classes)
     return class_folders.source(folder, split, classes, config.num_classes)
-  raise errors.DataError(
+  raise MissingSplitError(
     f'{directory}: no images of the split {split!r}: neither'
     f' {split}-?????-of-????? nor {split}*.tfrecord* nor a folder {split}'
+    f'{_hint(directory, config)}'
   )
+
+
+def _hint(directory: str, config: config_lib.DataConfig) -> str:
+  """Returns what to try with a folder that seems to hold class folders."""
+  names = class_folders.names_in(directory)
+  if config.train_split in names or len(names) < 2:
+    shown = ', '.join(names)
+    return f' (there are folders {shown})' if names else ''
+  return '; a folder of class folders needs data.validation_fraction'
+
+
+def _divided_folder(config: config_lib.DataConfig) -> str:
+  """Returns the folder of class folders that `validation_fraction` divides."""
+  directory = data_dir(config)
+  train = os.path.join(directory, config.train_split)
+  return train if tf.io.gfile.isdir(train) else directory
+
+
+def _locate_part(config: config_lib.DataConfig, split: str) -> records.Source:
+  folder = _divided_folder(config)
+  held_out = os.path.join(data_dir(config), config.eval_split)
+  if tf.io.gfile.isdir(held_out):
+    allowed = f'0, as there is a split of its own for evaluation: {held_out}'
+    raise config_lib.ConfigError(
+      'data.validation_fraction', config.validation_fraction, allowed
+    )
+  part = class_folders.Part(
+    config.validation_fraction,
+    config.validation_seed,
+    split == config.eval_split,
+  )
+  classes = class_folders.names_in(folder)
+  return class_folders.source(folder, split, classes, config.num_classes, part)
+
+
+def _num_classes_of(source: records.Source) -> int:
+  """Returns the highest label of local TFRecords that may be read whole."""
+  if source.counts is None or source.sizes:
+    place = os.path.dirname(source.files[0])
+    allowed = f'a number, as {place} has no {_LABELS_FILE}'
+    raise config_lib.ConfigError('data.num_classes', None, allowed)
+  return shards.highest_label(source.files)
 
 
 def _locate_tfds(config: config_lib.DataConfig, split: str) -> records.Source:
@@ -184,7 +287,10 @@ def _checked(
     key: of the number in the configuration.
   """
   expected = getattr(config, key)
-  if part.counts is not None and expected not in sizes:
+  if expected is None and part.counts is None:
+    allowed = 'a number, as large or remote files are not counted beforehand'
+    raise config_lib.ConfigError(f'data.{key}', None, allowed)
+  if part.counts is not None and expected not in (None, *sizes):
     message = (
       f'{data_dir(config)}: the split {whole.name!r} holds {whole.size} images,'
       f' data.{key} says {expected}'

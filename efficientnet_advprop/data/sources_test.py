@@ -312,6 +312,138 @@ def test_wrong_classes_are_an_error(tmp_path):
   assert message.endswith('3 class folders, data.num_classes says 4')
 
 
+def test_pictures_that_are_not_read_are_counted(tmp_path, caplog):
+  tiny_data.write_class_folders(tmp_path, {'stylized': 6})
+  for name in ('a.webp', 'b.WEBP', 'c.tiff', 'notes.txt'):
+    (tmp_path / 'stylized' / 'class_1' / name).touch()
+  with caplog.at_level('WARNING', 'absl'):
+    source = sources.find(tiny_data.config(tmp_path).data, 'stylized')
+  assert source.size == 6
+  assert caplog.messages == [
+    f'{tmp_path}/stylized: 1 .tiff, 2 .webp files are left out;'
+    ' tools/build_tfrecords.py converts them'
+  ]
+  (tmp_path / 'stylized' / 'class_3').mkdir()
+  (tmp_path / 'stylized' / 'class_3' / 'a.heic').touch()
+  message = _error(tiny_data.config(tmp_path, num_classes=4), 'stylized')
+  assert message.endswith(
+    'holds no image that is read (1 .heic, 1 .tiff, 2 .webp)'
+  )
+
+
+def test_class_folders_are_divided_by_names_and_seed(tmp_path):
+  """Wherever the folder is."""
+  for folder in ('one', 'two'):
+    tiny_data.write_class_folders(tmp_path, {folder: 60})
+
+  def parts(folder, seed=0, fraction=0.2):
+    config = tiny_data.config(
+      tmp_path / folder,
+      num_train_images=None,
+      num_eval_images=None,
+      validation_fraction=fraction,
+      validation_seed=seed,
+    )
+    found = [sources.find(config.data, s) for s in ('train', 'validation')]
+    for source in found:
+      for file, label in zip(source.files, source.labels):
+        assert f'/class_{label}/' in file
+    return [
+      {os.path.relpath(file, tmp_path / folder) for file in source.files}
+      for source in found
+    ]
+
+  train, held_out = parts('one')
+  assert len(train) == 48 and len(held_out) == 12
+  assert not train & held_out
+  # A fifth of each class.
+  assert [sum(f'class_{i}' in f for f in held_out) for i in range(3)] == [4] * 3
+  assert parts('two') == [train, held_out]
+  assert parts('one', seed=1)[1] != held_out
+  assert parts('one', fraction=0.4)[1] > held_out
+  (tmp_path / 'three').mkdir()
+  os.rename(tmp_path / 'one', tmp_path / 'three' / 'train')
+  inside = parts('three')[1]
+  assert inside == {os.path.join('train', file) for file in held_out}
+
+
+def test_a_folder_that_is_divided_has_no_split_of_its_own(tmp_path):
+  tiny_data.write_class_folders(tmp_path, {'train': 20, 'validation': 7})
+  config = tiny_data.config(tmp_path, validation_fraction=0.5)
+  with pytest.raises(config_lib.ConfigError, match='validation_fraction'):
+    sources.find(config.data, 'train')
+  single = tmp_path / 'flat'
+  tiny_data.write_class_folders(tmp_path, {'flat': 3})
+  config = tiny_data.config(single, validation_fraction=0.5)
+  assert 'one image cannot be divided' in _error(config)
+  assert _error(tiny_data.config(single)).endswith(
+    'a folder of class folders needs data.validation_fraction'
+  )
+
+
+# --- Numbers that are left to the data ---------------------------------------
+
+_NOBODY_SAYS = dict(
+  num_classes=None, num_train_images=None, num_eval_images=None
+)
+
+
+def _numbers(config):
+  data = sources.resolved(config).data
+  return data.num_classes, data.num_train_images, data.num_eval_images
+
+
+def test_numbers_are_those_of_class_folders(tmp_path):
+  tiny_data.write_class_folders(tmp_path, {'train': 20, 'validation': 7})
+  config = tiny_data.config(tmp_path, **_NOBODY_SAYS)
+  assert _numbers(config) == (3, 20, 7)
+  # The file of a run says them.
+  text = config_lib.to_yaml(sources.resolved(config))
+  assert 'num_train_images: 20' in text
+  given = tiny_data.config(tmp_path, **{**_NOBODY_SAYS, 'num_classes': 4})
+  with pytest.raises(errors.DataError, match=r'num_classes says 4'):
+    sources.resolved(given)
+
+
+def test_numbers_are_those_of_records(tmp_path):
+  tiny_data.write_split(tmp_path, 'train', [7, 13], num_classes=5)
+  tiny_data.write_split(tmp_path, 'validation', [6])
+  config = tiny_data.config(tmp_path, **_NOBODY_SAYS)
+  assert _numbers(config) == (5, 20, 6)  # The highest label is 5.
+  held_out = tiny_data.config(tmp_path, **_NOBODY_SAYS, minival_shards=1)
+  assert _numbers(held_out) == (5, 13, 6)
+  (tmp_path / 'labels.txt').write_text('a\nb\nc\nd\ne\nf\n')
+  assert _numbers(config) == (6, 20, 6)
+
+
+def test_a_number_that_nobody_can_tell_must_be_given(tmp_path, uncounted):
+  tiny_data.write_split(tmp_path, 'train', [20])
+  tiny_data.write_split(tmp_path, 'validation', [7])
+  config = tiny_data.config(tmp_path, num_train_images=None)
+  with pytest.raises(config_lib.ConfigError, match='train_images: got None'):
+    sources.resolved(config)
+  config = tiny_data.config(tmp_path, num_classes=None)
+  with pytest.raises(config_lib.ConfigError, match='num_classes: got None'):
+    sources.resolved(config)
+
+
+def test_a_split_that_is_not_there_has_no_number(tmp_path):
+  tiny_data.write_class_folders(tmp_path, {'validation': 7})
+  config = tiny_data.config(tmp_path, **_NOBODY_SAYS)
+  assert _numbers(config) == (3, None, 7)
+  with pytest.raises(config_lib.ConfigError, match='num_train_images'):
+    _ = sources.resolved(config).train_steps
+  empty = tmp_path / 'empty'
+  empty.mkdir()
+  with pytest.raises(errors.DataError, match="no images of the split 'train'"):
+    sources.resolved(tiny_data.config(empty, **_NOBODY_SAYS))
+
+
+def test_given_numbers_are_not_looked_up(tmp_path):
+  config = tiny_data.config(tmp_path / 'nowhere')
+  assert sources.resolved(config) == config
+
+
 # --- TensorFlow Datasets ----------------------------------------------------
 
 
@@ -367,6 +499,14 @@ def test_tfds_is_read(prepared):
   assert sorted(seen) == list(range(20))
   batches = _evaluation(config, 'test').as_numpy_iterator()
   assert sum(batch['weight'].sum() for batch in batches) == 7
+
+
+def test_numbers_and_names_are_those_of_tfds(prepared):
+  config = tiny_data.config(
+    'tfds:input_test_data', eval_split='test', **_NOBODY_SAYS
+  )
+  assert _numbers(config) == (3, 20, 7)
+  assert sources.label_names(config.data) == ['0', '1', '2']
 
 
 def test_part_of_a_tfds_split_is_read(prepared):
