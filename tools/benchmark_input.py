@@ -7,25 +7,32 @@ because absolute rates drift. The last line is JSON:
   autoaugment_over_official  official time / ours, AutoAugment v0 alone
   input_over_official        official time / ours, JPEG to augmented image
   input_over_pil             Pillow's time / ours, JPEG to augmented image
+  ceiling_over_official      official time / decoding our crop and nothing else
   two_views                  time of the plain and the augmented view from one
                              decode / time of the plain view alone
 
-The first three are better when larger, the last when smaller. The file
-tools/measuring/input_peers.py describes the peers. Pictures are crops of the
-two photographs that come with scikit-learn (an optional install), without it
-drawn noise with the spectrum of photographs, as JPEGs of 500 x 400 pixels.
+The first three are better when larger, the last when smaller. The ceiling is
+what no input path can pass that decodes by TensorFlow's JPEG kernel. The file
+tools/measuring/input_peers.py describes the peers.
 
-  .venv/bin/python tools/benchmark_input.py --quick
+--pictures names the images: `photographs`, crops of the two photographs that
+come with scikit-learn (an optional install) as JPEGs of 500 x 400 pixels;
+`noise` of that size with the spectrum of photographs; or a folder of TFRecords
+or class folders, whose first JPEGs are taken as they are.
+
+  .venv/bin/python tools/benchmark_input.py --quick --pictures=noise
 """
 
 from collections.abc import Callable, Sequence
 import functools
+import importlib.util
 import io
 import json
 import os
 import statistics
 import sys
 import time
+from typing import Any, NamedTuple
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
@@ -39,8 +46,12 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.app import program
+from efficientnet_advprop.base import errors
+from efficientnet_advprop.base import randomness
 from efficientnet_advprop.data import augmentation
 from efficientnet_advprop.data import preprocessing
+from efficientnet_advprop.data import records
+from efficientnet_advprop.data import sources
 from tools.measuring import input_peers
 
 _PICTURES = 16
@@ -49,22 +60,63 @@ _BATCH = 50
 Path = Callable[[int], None]  # Handles so many images.
 
 
-def photographs() -> tuple[str, list[np.ndarray]]:
-  """Where the pictures come from, and uint8 pictures [400, 500, 3]."""
+class Pictures(NamedTuple):
+  """What is measured on: a name for the report, and JPEGs."""
+
+  name: str
+  jpegs: list[bytes]
+
+
+def default_pictures() -> str:
+  """Returns `photographs`, or `noise` without scikit-learn."""
+  return 'photographs' if importlib.util.find_spec('sklearn') else 'noise'
+
+
+def find_pictures(name: str) -> Pictures:
+  """Returns the pictures that --pictures names.
+
+  Raises:
+    DataError: the folder holds too few JPEGs, or scikit-learn is missing.
+  """
+  if name == 'noise':
+    rng = np.random.default_rng(0)
+    drawn = [jpeg(_drawn(rng)) for _ in range(_PICTURES)]
+    return Pictures('drawn noise, 500 x 400', drawn)
+  if name == 'photographs':
+    jpegs = [jpeg(picture) for picture in photographs()]
+    return Pictures("crops of scikit-learn's photographs, 500 x 400", jpegs)
+  data = config_lib.DataConfig(dir=name)
+  try:
+    source = sources.find_set(data, 'train')
+  except sources.MissingSplitError:
+    source = sources.find_set(data, 'validation')
+  files = tf.data.Dataset.range(len(source.files))
+  found: list[bytes] = []
+  for record in records.read(source, files):
+    encoded, _ = records.image_and_label(source, record)
+    if tf.io.is_jpeg(encoded):
+      found.append(encoded.numpy())
+    if len(found) == _PICTURES:
+      return Pictures(f'{_PICTURES} JPEGs of {name}', found)
+  raise errors.DataError(f'{name}: {len(found)} JPEGs of {_PICTURES}')
+
+
+def photographs() -> list[np.ndarray]:
+  """Returns uint8 pictures [400, 500, 3], cut from two photographs."""
   rng = np.random.default_rng(0)
   try:
     from sklearn import datasets
   except ImportError:
-    return 'drawn noise (scikit-learn is absent)', [
-      _drawn(rng) for _ in range(_PICTURES)
-    ]
+    raise errors.DataError(
+      '--pictures=photographs: needs the package scikit-learn'
+    ) from None
   pictures = []
   for index in range(_PICTURES):
     picture = datasets.load_sample_images().images[index % 2]
     top = rng.integers(picture.shape[0] - _HEIGHT + 1)
     left = rng.integers(picture.shape[1] - _WIDTH + 1)
     pictures.append(picture[top : top + _HEIGHT, left : left + _WIDTH])
-  return "scikit-learn's photographs", pictures
+  return pictures
 
 
 def _drawn(rng: np.random.Generator) -> np.ndarray:
@@ -125,15 +177,22 @@ def loop_path(items: Sequence, function: Callable) -> Path:
   return run
 
 
-def paths(pictures: Sequence[np.ndarray], size: int) -> dict[str, Path]:
-  """What is measured, by name."""
+def paths(jpegs: Sequence[bytes], size: int) -> dict[str, Path]:
+  """Returns what is measured, by name."""
   config = config_lib.DataConfig()
-  jpegs = [jpeg(picture) for picture in pictures]
   small = [
-    np.array(Image.fromarray(picture).resize((size, size)))
-    for picture in pictures
+    np.array(
+      Image.open(io.BytesIO(encoded)).convert('RGB').resize((size, size))
+    )
+    for encoded in jpegs
   ]
   small_pillow = [Image.fromarray(picture) for picture in small]
+
+  def decode(encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    shape = tf.io.extract_jpeg_shape(encoded)
+    crop_seed = randomness.fold(seed, randomness.CROP)
+    box = preprocessing.random_box(shape, crop_seed, size, config)
+    return tf.io.decode_and_crop_jpeg(encoded, box, channels=3)[0, 0]
 
   def crop(encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     shape = preprocessing.image_shape(encoded)
@@ -155,6 +214,7 @@ def paths(pictures: Sequence[np.ndarray], size: int) -> dict[str, Path]:
     'autoaugment, pillow': loop_path(
       small_pillow, input_peers.pillow_autoaugment
     ),
+    'input, decoding alone': dataset_path(jpegs, decode),
     'input, plain view': dataset_path(jpegs, crop),
     'input, augmented view': dataset_path(jpegs, one_view),
     'input, both views': dataset_path(jpegs, two_views),
@@ -187,21 +247,21 @@ _RATIOS = {
   'autoaugment_over_official': ('autoaugment, official', 'autoaugment'),
   'input_over_official': ('input, official', 'input, augmented view'),
   'input_over_pil': ('input, pillow', 'input, augmented view'),
+  'ceiling_over_official': ('input, official', 'input, decoding alone'),
   'two_views': ('input, both views', 'input, plain view'),
 }
 
 
-def run(rounds: int, images: int, size: int) -> None:
+def run(pictures: Pictures, rounds: int, images: int, size: int) -> None:
   """Measures, and prints tables and a last line of JSON."""
-  source, pictures = photographs()
-  times = measure(paths(pictures, size), rounds, images)
-  print(f'TensorFlow {tf.__version__}, pictures: {source}')
+  times = measure(paths(pictures.jpegs, size), rounds, images)
+  print(f'TensorFlow {tf.__version__}, pictures: {pictures.name}')
   print(f'{rounds} rounds of {images} images, {size} pixels')
   print(f'{"ms of CPU per image":28}{"median":>8}{"least":>8}{"most":>8}')
   for name, values in times.items():
     middle, low, high = statistics.median(values), min(values), max(values)
     print(f'{name:28}{middle:8.3f}{low:8.3f}{high:8.3f}')
-  result = {}
+  result: dict[str, Any] = {'pictures': pictures.name}
   print(f'{"ratio":28}{"median":>8}{"least":>8}{"most":>8}')
   for name, (over, under) in _RATIOS.items():
     ratios = [a / b for a, b in zip(times[over], times[under])]
@@ -216,11 +276,21 @@ def main(_: Sequence[str]) -> None:
   tf.config.threading.set_intra_op_parallelism_threads(1)
   values = flags.FLAGS
   rounds, images = (5, 100) if values.quick else (values.rounds, 400)
-  run(rounds, images, values.image_size)
+  try:
+    pictures = find_pictures(values.pictures or default_pictures())
+  except errors.UserError as error:
+    program.fail('benchmark_input', error)
+  run(pictures, rounds, images, values.image_size)
 
 
 if __name__ == '__main__':
   flags.DEFINE_bool('quick', False, 'Fewer rounds: a look in a minute.')
+  flags.DEFINE_string(
+    'pictures',
+    '',
+    '`photographs`, `noise`, or a folder of images. Default: photographs, or'
+    ' noise where scikit-learn is not installed.',
+  )
   flags.DEFINE_integer('image_size', 224, 'Pixels.', 32)
   flags.DEFINE_integer('rounds', 15, 'Rounds over all paths.', 1)
   app.run(main, flags_parser=program.parser('benchmark_input', flags.FLAGS))

@@ -64,7 +64,7 @@ def run_config(variant: str) -> config_lib.Config:
     {
       'model': {'name': FLAGS.model_name, 'image_size': FLAGS.image_size},
       'attack': {'epsilon': 4, 'num_steps': attack_steps},
-      'data': {'num_classes': _NUM_CLASSES},
+      'data': {'num_classes': _NUM_CLASSES, 'num_train_images': 1_281_167},
       'train': {
         'batch_size': FLAGS.batch_size,
         'accumulation_steps': FLAGS.parts if in_parts else 1,

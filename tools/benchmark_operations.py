@@ -49,8 +49,9 @@ _ALLOWED = 1
 
 def photographs(size: int) -> tuple[str, list[np.ndarray]]:
   """Where they come from, and uint8 pictures [size, size, 3]."""
-  source, pictures = benchmark_input.photographs()
-  pictures = pictures[:2]
+  found = benchmark_input.find_pictures(benchmark_input.default_pictures())
+  source = found.name
+  pictures = [tf.io.decode_jpeg(j, 3).numpy() for j in found.jpegs[:2]]
   try:
     from skimage import data
   except ImportError:
@@ -124,8 +125,8 @@ def _operation_paths(
 def _stage_paths(size: int) -> dict[str, benchmark_input.Path]:
   """The path from a JPEG, ever one stage longer."""
   config = config_lib.DataConfig()
-  _, pictures = benchmark_input.photographs()
-  jpegs = [benchmark_input.jpeg(picture) for picture in pictures]
+  name = benchmark_input.default_pictures()
+  jpegs = benchmark_input.find_pictures(name).jpegs
 
   def decoded(encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     shape = preprocessing.image_shape(encoded)

@@ -95,7 +95,7 @@ def run_config(
   """A run of AdvProp with so many attack steps; of vanilla with 0."""
   values = {
     'model': {'name': model_name, 'image_size': size},
-    'data': {'num_classes': _NUM_CLASSES},
+    'data': {'num_classes': _NUM_CLASSES, 'num_train_images': 1_281_167},
     'train': {
       'method': 'advprop' if attack_steps else 'vanilla',
       'batch_size': batch_size,

@@ -146,28 +146,27 @@ def count_by_reading(source: records.Source) -> int:
 def highest_label(paths: Sequence[str]) -> int:
   """Returns the highest label of TFRecords, which takes reading them all.
 
+  Records that are damaged or have no label are passed over.
+
   Raises:
-    DataError: there is a record without a label.
+    DataError: no record has a label.
   """
   folder = os.path.dirname(paths[0])
   logging.info('%s: reading the labels to count the classes', folder)
-  feature = {_LABEL_KEY: tf.io.FixedLenFeature([], tf.int64)}
+  feature = {_LABEL_KEY: tf.io.FixedLenFeature([], tf.int64, 0)}
 
   def highest(examples: tf.Tensor) -> tf.Tensor:
     labels = tf.io.parse_example(examples, feature)[_LABEL_KEY]
     return tf.reduce_max(labels)
 
-  found = tf.data.TFRecordDataset(list(paths)).batch(1024)
-  try:
-    return max(
-      int(label)
-      for label in found.map(highest, tf.data.AUTOTUNE).as_numpy_iterator()
-    )
-  except tf.errors.OpError:
+  examples = tf.data.TFRecordDataset(list(paths)).ignore_errors().batch(1024)
+  found = examples.map(highest, tf.data.AUTOTUNE).ignore_errors()
+  label = max(map(int, found.as_numpy_iterator()), default=0)
+  if not label:
     raise errors.DataError(
-      f'{folder}: the number of classes cannot be told from'
-      ' the records; give data.num_classes'
-    ) from None
+      f'{folder}: no record has a label; give data.num_classes'
+    )
+  return label
 
 
 def short_file(source: records.Source) -> Optional[str]:

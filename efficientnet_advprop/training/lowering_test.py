@@ -19,7 +19,11 @@ def _config(model, **train):
   return config_lib.from_dict(
     {
       'model': {'name': 'efficientnet-b0', **model},
-      'data': {'num_classes': 10, 'augmentation': 'none'},
+      'data': {
+        'num_classes': 10,
+        'num_train_images': 2500,
+        'augmentation': 'none',
+      },
       'train': {'batch_size': 4, 'warmup_epochs': 0, **train},
     }
   )

@@ -20,7 +20,8 @@ def _model(domains=('adversarial',)):
 
 
 def test_the_schedule_is_the_official_one():
-  schedule = optimization.learning_rate(config_lib.Config())
+  data = config_lib.DataConfig(num_train_images=1_281_167)
+  schedule = optimization.learning_rate(config_lib.Config(data=data))
   epoch = 1_281_167 / 4096
   at = lambda epochs: float(schedule(tf.constant(int(epochs * epoch))))
   assert at(0) == 0
@@ -34,7 +35,10 @@ def test_the_schedule_is_the_official_one():
 
 
 def test_a_run_without_warm_up_starts_at_the_peak():
-  values = {'train': {'warmup_epochs': 0, 'batch_size': 256}}
+  values = {
+    'data': {'num_train_images': 1_281_167},
+    'train': {'warmup_epochs': 0, 'batch_size': 256},
+  }
   schedule = optimization.learning_rate(config_lib.from_dict(values))
   assert float(schedule(tf.constant(0))) == pytest.approx(0.016)
 

@@ -23,7 +23,8 @@ os.rename(path, os.path.join(folder, run + '-0', 'result.json'))
 
 
 def _suite(seeds):
-  config = config_lib.Config()
+  data = config_lib.DataConfig(num_train_images=50_000)
+  config = config_lib.Config(data=data)
   runs = tuple(
     suite_lib.Run(cell, seed, config, '0')
     for seed in range(seeds)
