@@ -57,15 +57,6 @@ def test_a_folder_of_photographs_is_enough(tmp_path, caplog):
   assert (data.num_train_images, data.num_eval_images) == (36, 4)
 
 
-def test_an_empty_data_dir_sets_the_embedded_data_back(tmp_path):
-  begun = settings.resolve_config(
-    config_file=paths.recipe('demo'), data_dir=str(tmp_path)
-  )
-  (tmp_path / 'config.yaml').write_text(config_lib.to_yaml(begun))
-  assert settings.resolve_config(str(tmp_path)).data.dir == str(tmp_path)
-  assert settings.resolve_config(str(tmp_path), data_dir='').data.dir == ''
-
-
 def test_every_recipe_of_imagenet_has_its_numbers():
   imagenet = os.path.dirname(paths.recipe('imagenet/efficientnet-b0'))
   found = glob.glob(os.path.join(imagenet, '**', '*.yaml'), recursive=True)
