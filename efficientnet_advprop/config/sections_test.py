@@ -172,6 +172,14 @@ def test_every_recipe_loads_and_says_what_to_expect():
       assert word in header, f'{path} has no {word!r} in its header'
 
 
+def test_every_model_s_recipe_has_imagenet_s_numbers():
+  """A folder of photographs is told from ImageNet by them."""
+  for name in config_lib.MODEL_NAMES:
+    path = str(_ROOT / 'hparams' / 'imagenet' / f'{name}.yaml')
+    data = config_lib.load_config(path).data
+    assert (data.num_classes, data.num_train_images) == (1000, 1_281_167), name
+
+
 def test_every_model_has_a_recipe():
   for name in config_lib.MODEL_NAMES:
     path = str(_ROOT / 'hparams' / 'imagenet' / f'{name}.yaml')
