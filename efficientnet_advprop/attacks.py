@@ -5,11 +5,12 @@ where the network computes in bfloat16.
 """
 
 import functools
-from typing import Callable, Optional
+from typing import Callable, Optional, Union
 
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import losses
 from efficientnet_advprop.base import randomness
 
 # Length of one 0-255 pixel level in images of the range [-1, 1].
@@ -21,25 +22,31 @@ def attack(
   images: tf.Tensor,
   labels: tf.Tensor,
   config: config_lib.AttackConfig,
-  seed: tf.Tensor,
+  seed: Optional[Union[int, tf.Tensor]] = None,
 ) -> tf.Tensor:
   """Makes adversarial images.
 
   Args:
-    logits_fn: maps images to logits [batch, classes]; it decides on the domain
-      and on the mode of the norms (`config.batch_norm` is the caller's to
-      honour).
+    logits_fn: maps images to logits [batch, classes]. The caller chooses the
+      domain, and must apply `config.batch_norm`.
     images: [batch, height, width, 3] in [-1, 1].
-    labels: true classes, integers [batch] in [0, classes).
+    labels: true classes, integers [batch] in [0, classes); or probabilities of
+      all classes, floats [batch, classes], such as one-hot labels.
     config: epsilon and step size in 0-255 units, steps, kind of attack.
-    seed: int32 [batch, 2], a seed for each image, or [2], one for all.
+    seed: int32 [batch, 2], a seed for each image; or [2] or an int, one for
+      all. An attack that draws no random numbers needs none.
 
   Returns:
     float32 images like `images`, in [-1, 1], at most epsilon away from them if
     the attack projects, and carrying no gradient.
+
+  Raises:
+    ValueError: labels or seed are of another shape or type, or there is no seed
+      and the attack draws random numbers.
   """
   images = tf.stop_gradient(tf.cast(images, tf.float32))
-  seeds = randomness.per_example_seeds(seed, tf.shape(images)[0])
+  labels = _checked_labels(labels)
+  seeds = _seeds(seed, tf.shape(images)[0], config)
   epsilon = config.epsilon * PIXEL_LEVEL
   lower, upper = tf.constant(-1.0), tf.constant(1.0)
   if config.projects:
@@ -47,13 +54,16 @@ def attack(
     upper = tf.minimum(images + epsilon, 1.0)
   adversarial = images
   if config.random_start:
-    noise = _random_start(images, seeds, epsilon, config)
+    noise = randomness.uniform(seeds, images.shape[1:], randomness.ATTACK_START)
+    noise = (2 * noise - 1) * epsilon
     adversarial = tf.clip_by_value(images + noise, -1.0, 1.0)
   # Away from the true class, or towards the wrong one.
   direction, numbers = 1.0, None
   if config.target == 'random':
     direction = -1.0
     numbers = randomness.uniform(seeds, [], randomness.ATTACK_TARGET)
+    if labels.shape.rank == 2:
+      labels = tf.argmax(labels, -1, tf.int32)
   step = direction * config.step_size * PIXEL_LEVEL
   gradient_fn = functools.partial(_pixel_gradient, logits_fn)
   if config.batch_norm != 'train' and not tf.executing_eagerly():
@@ -67,22 +77,39 @@ def attack(
   return tf.stop_gradient(adversarial)
 
 
-def _random_start(
-  images: tf.Tensor,
-  seeds: tf.Tensor,
-  epsilon: float,
+def _checked_labels(labels: tf.Tensor) -> tf.Tensor:
+  """Returns labels as a tensor, or raises ValueError."""
+  labels = tf.convert_to_tensor(labels)
+  is_soft = labels.dtype.is_floating and labels.shape.rank == 2
+  if not is_soft and not (labels.dtype.is_integer and labels.shape.rank == 1):
+    raise ValueError(
+      f'labels: got {labels.dtype.name} {labels.shape}; allowed: integers'
+      ' [batch], or probabilities (floats) [batch, classes]'
+    )
+  return labels
+
+
+def _seeds(
+  seed: Optional[Union[int, tf.Tensor]],
+  batch_size: tf.Tensor,
   config: config_lib.AttackConfig,
 ) -> tf.Tensor:
-  """Uniform noise in [-epsilon, epsilon], zero for images that start clean."""
-  shape = images.shape[1:]
-  noise = randomness.uniform(seeds, shape, randomness.ATTACK_START)
-  noise = (2 * noise - 1) * epsilon
-  if not config.clean_start_probability:
-    return noise
-  # NOTE: drawn for each image; the first author's code draws for a batch.
-  numbers = randomness.uniform(seeds, [1, 1, 1], randomness.CLEAN_START)
-  starts_clean = numbers < config.clean_start_probability
-  return tf.where(starts_clean, tf.zeros_like(noise), noise)
+  """Returns a seed for each image, int32 [batch, 2]."""
+  if seed is None:
+    if config.is_random:
+      raise ValueError(
+        'seed: got None; allowed: an int, int32 [2] or int32 [batch, 2], as'
+        ' this attack draws random numbers (attack.name, attack.target)'
+      )
+    seed = 0
+  numbers = tf.cast(tf.convert_to_tensor(seed), tf.int32)
+  if numbers.shape.rank == 0:
+    numbers = tf.stack([0, numbers])
+  if numbers.shape.rank not in (1, 2) or numbers.shape[-1] != 2:
+    raise ValueError(
+      f'seed: got the shape {numbers.shape}; allowed: an int, [2], [batch, 2]'
+    )
+  return randomness.per_example_seeds(numbers, batch_size)
 
 
 def _pixel_gradient(
@@ -96,9 +123,9 @@ def _pixel_gradient(
   Args:
     logits_fn: the attacked network.
     images: [batch, height, width, 3].
-    labels: true classes, integers [batch].
+    labels: hard or soft ones.
     numbers: float32 [batch] in [0, 1), each of which draws a wrong class to
-      take the label's place; None keeps the labels.
+      take the place of a hard label; None keeps the labels.
 
   Returns:
     float32 like `images`.
@@ -110,10 +137,9 @@ def _pixel_gradient(
       # Drawn here, where the number of classes is known without another pass.
       labels = _wrong_classes(labels, numbers, logits.shape[-1])
     # The sum keeps the images independent of each other and of batch size.
-    # NOTE: hard labels, as in Madry et al., whom the paper follows; the loss
-    # that trains the network smooths them.
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-    loss = tf.reduce_sum(losses)
+    # NOTE: labels without smoothing, as in Madry et al., whom the paper
+    # follows; the loss that trains the network smooths them.
+    loss = tf.reduce_sum(losses.cross_entropy(labels, logits))
   return tape.gradient(loss, images)
 
 

@@ -169,19 +169,43 @@ def test_only_the_path_to_the_pixels_is_differentiated(
   assert not [kind for kind in kinds if 'Assign' in kind]
 
 
-def test_clean_starts_happen_as_often_as_asked(batch):
-  images = tf.zeros([2000, 2, 2, 3])
-  labels = tf.zeros([2000], tf.int32)
-  flat = lambda x: tf.reshape(x, [-1, 12]) * 0  # No gradient, no step.
-  adversarial = tf.function(attacks.attack)(
-    flat,
-    images,
-    labels,
-    config_lib.AttackConfig(clean_start_probability=0.2),
-    _SEED,
+def test_one_hot_labels_give_the_attack_of_hard_ones(model, batch):
+  images, labels = batch
+  logits_fn = _logits_fn(model)
+  for target in ('label', 'random'):
+    config = config_lib.AttackConfig(epsilon=2, target=target)
+    hard = attacks.attack(logits_fn, images, labels, config, 7)
+    one_hot = tf.one_hot(labels, 10)
+    soft = attacks.attack(logits_fn, images, one_hot, config, 7)
+    np.testing.assert_array_equal(hard, soft)
+    other = attacks.attack(logits_fn, images, labels, config, 8)
+    assert (other != hard).numpy().any()
+
+
+def test_an_attack_without_random_numbers_needs_no_seed(model, batch):
+  images, labels = batch
+  logits_fn = _logits_fn(model)
+  config = config_lib.AttackConfig(name='ifgsm', epsilon=2)
+  np.testing.assert_array_equal(
+    attacks.attack(logits_fn, images, labels, config),
+    attacks.attack(logits_fn, images, labels, config, _SEED),
   )
-  clean = np.mean(np.abs(adversarial.numpy()).max((1, 2, 3)) == 0)
-  assert clean == pytest.approx(0.2, abs=0.03)
+
+
+@pytest.mark.parametrize(
+  'labels, seed, message',
+  [
+    ([0, 1, 2, 3], None, r'^seed: got None; allowed: an int'),
+    ([0, 1, 2, 3], [1, 2, 3], r'^seed: got the shape \(3,\)'),
+    ([[0, 1], [2, 3]], 0, r'^labels: got int32 \(2, 2\); allowed: integers'),
+    ([0.0, 1.0], 0, r'^labels: got float32 \(2,\); allowed: integers'),
+  ],
+)
+def test_labels_and_seeds_of_another_kind_are_refused(labels, seed, message):
+  images = tf.zeros([4, 2, 2, 3])
+  config = config_lib.AttackConfig()
+  with pytest.raises(ValueError, match=message):
+    attacks.attack(lambda x: x, images, tf.constant(labels), config, seed)
 
 
 def test_the_start_is_uniform_in_the_ball():

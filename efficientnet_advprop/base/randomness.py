@@ -16,10 +16,9 @@ FLIP = 2
 AUGMENTATION = 3
 ATTACK_START = 4
 ATTACK_TARGET = 5
-CLEAN_START = 6
 DROPOUT = 7
-AUXILIARY_PASS = 8  # And the numbers after it, one for each domain.
-RESTART = 1000  # And the numbers after it, one for each restart of an attack.
+AUXILIARY_PASS = 8  # 8, 9, ...: one for each auxiliary domain.
+RESTART = 1000  # 1000, 1001, ...: one for each restart of an attack.
 
 
 def fold(seeds: tf.Tensor, salt: Union[int, tf.Tensor]) -> tf.Tensor:

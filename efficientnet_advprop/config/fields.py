@@ -133,6 +133,10 @@ def _checked_names(
 class Checked:
   """Base of the sections: checks every field after construction."""
 
+  # Keys that older versions wrote, with the only value that still means the
+  # same; `build` ignores them, so that older runs resume.
+  REMOVED: typing.ClassVar[Mapping[str, Any]] = {}
+
   def __post_init__(self) -> None:
     hints = typing.get_type_hints(type(self))
     for field in dataclasses.fields(self):  # type: ignore[arg-type]
@@ -156,6 +160,9 @@ def build(cls: Any, values: Any) -> Any:
   names = [field.name for field in dataclasses.fields(cls)]
   arguments = {}
   for name, value in values.items():
+    removed = getattr(cls, 'REMOVED', {})
+    if name in removed and value == removed[name]:
+      continue
     if name not in names:
       raise ConfigError(str(name), value, f'keys {nearest(name, names)}')
     hint, optional = strip_optional(hints[name])

@@ -8,7 +8,7 @@ the key, the value and what is allowed.
 from collections.abc import Mapping
 import dataclasses
 import math
-from typing import Optional
+from typing import Any, ClassVar, Optional
 
 from efficientnet_advprop.base.errors import ConfigError
 from efficientnet_advprop.config import architectures
@@ -119,9 +119,8 @@ class AttackConfig(fields.Checked):
   # statistics (`train`). Moving ones also stay untouched by the attack. Source:
   # not in the paper; `eval` in the first author's other public code.
   batch_norm: str = fields.field('eval', choices=('eval', 'train'))
-  # Share of images whose attack starts at the image, not at a random point.
-  # Source: not in the paper; 0.2 in the first author's other public code.
-  clean_start_probability: float = fields.field(0.0, low=0, high=1)
+
+  REMOVED: ClassVar[Mapping[str, Any]] = {'clean_start_probability': 0.0}
 
   def __post_init__(self) -> None:
     super().__post_init__()

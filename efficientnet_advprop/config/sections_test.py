@@ -224,3 +224,10 @@ def test_tflite_takes_none_or_one_or_several_variants(value, expected):
 def test_other_variants_are_refused(value):
   with pytest.raises(config_lib.ConfigError, match=r'^export\.tflite: .*int8'):
     config_lib.from_dict({'export': {'tflite': value}})
+
+
+def test_a_removed_key_passes_with_the_value_that_remains():
+  """Runs of older versions resume: their config.yaml has the key."""
+  _load('attack.clean_start_probability=0')
+  with pytest.raises(config_lib.ConfigError, match='clean_start_probability'):
+    _load('attack.clean_start_probability=0.2')

@@ -117,13 +117,6 @@ def decayed_variables(model: tf.keras.Model) -> list[tf.Variable]:
   return [v for v in model.trainable_variables if id(v) not in norms]
 
 
-def weight_penalty(
-  variables: list[tf.Variable], weight_decay: float
-) -> tf.Tensor:
-  """weight_decay * sum(v ** 2) / 2, as `tf.nn.l2_loss` has it."""
-  return weight_decay * tf.add_n([tf.nn.l2_loss(v) for v in variables])
-
-
 def average_decay(step: tf.Tensor, limit: float) -> tf.Tensor:
   """min(limit, (1 + step) / (10 + step)), which follows quickly at first."""
   step = tf.cast(step, tf.float32)

@@ -109,12 +109,6 @@ def test_everything_but_norms_decays():
   assert all(id(bias) in identities for bias in biases)
 
 
-def test_the_penalty_is_half_the_sum_of_squares():
-  variables = [tf.Variable([3.0, 4.0]), tf.Variable([[2.0]])]
-  penalty = optimization.weight_penalty(variables, 0.1)
-  assert float(penalty) == pytest.approx(0.1 * (9 + 16 + 4) / 2)
-
-
 @pytest.mark.parametrize(
   'step, decay', [(0, 0.1), (1, 2 / 11), (990, 0.991), (10**6, 0.9999)]
 )

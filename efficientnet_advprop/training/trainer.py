@@ -15,11 +15,13 @@ import tensorflow as tf
 from efficientnet_advprop import attacks
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import devices
+from efficientnet_advprop import losses as losses_lib
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.data import bad_records
 from efficientnet_advprop.data import pipeline
 from efficientnet_advprop.data import sources
-from efficientnet_advprop.methods import paper
+from efficientnet_advprop.methods import gradients as gradients_lib
+from efficientnet_advprop.methods import passes
 from efficientnet_advprop.models import factory
 from efficientnet_advprop.training import attack_picture
 from efficientnet_advprop.training import finite
@@ -40,7 +42,7 @@ def train_step(
   model: tf.keras.Model,
   average: tf.keras.Model,
   optimizer: tf.keras.optimizers.Optimizer,
-  batch: paper.Batch,
+  batch: passes.Batch,
   config: config_lib.Config,
 ) -> tf.Tensor:
   """One update on one replica's share of a global batch.
@@ -81,7 +83,7 @@ def train_step(
   return losses
 
 
-def _part(batch: paper.Batch, index: int, size: int) -> paper.Batch:
+def _part(batch: passes.Batch, index: int, size: int) -> passes.Batch:
   """Rows `index * size` and so on of a batch."""
   start = index * size
   return {name: values[start : start + size] for name, values in batch.items()}
@@ -89,34 +91,22 @@ def _part(batch: paper.Batch, index: int, size: int) -> paper.Batch:
 
 def _part_of_step(
   model: tf.keras.Model,
-  batch: paper.Batch,
+  batch: passes.Batch,
   config: config_lib.Config,
   step: tf.Tensor,
-) -> tuple[tf.Tensor, list[tf.Tensor]]:
+) -> gradients_lib.Result:
   """The losses and gradients of a part of the global batch."""
-  method = paper.METHODS[config.train.method]
-  passes = method(model, batch, config, step)
   parts = tf.distribute.get_strategy().num_replicas_in_sync
   parts *= config.train.accumulation_steps
-  losses = []
-  with tf.GradientTape() as tape:
-    for part in passes:
-      logits = model(
-        part.images, training=True, domain=part.domain, seed=part.seeds
-      )
-      loss = paper.smoothed_cross_entropy(
-        part.labels, logits, config.train.label_smoothing
-      )
-      # A sum over the pass, which may hold each image twice, divided by the
-      # global batch, of which this is a part.
-      size = batch['label'].shape[0] * parts
-      losses.append(tf.reduce_sum(loss) / size)
-    penalty = optimization.weight_penalty(
-      optimization.decayed_variables(model), config.train.weight_decay
-    )
-    total = config.train.loss_weight * tf.add_n(losses) + penalty / parts
-  gradients = tape.gradient(total, model.trainable_variables)
-  return tf.stack([total, *losses]), gradients
+  decayed = optimization.decayed_variables(model)
+  return gradients_lib.of_part(
+    model,
+    batch,
+    config,
+    step,
+    parts,
+    lambda: losses_lib.weight_penalty(decayed, config.train.weight_decay),
+  )
 
 
 class Trainer:
@@ -319,10 +309,10 @@ class Trainer:
     """The host loop: steps on all replicas, summing up their losses."""
     strategy, config = self.strategy, self.config
 
-    def replica_step(batch: paper.Batch) -> tf.Tensor:
+    def replica_step(batch: passes.Batch) -> tf.Tensor:
       return train_step(self.model, self.average, self.optimizer, batch, config)
 
-    num_losses = 1 + len(loss_names(config))
+    num_losses = 1 + len(gradients_lib.loss_names(config))
 
     @tf.function
     def run_steps(iterator: Any, num_steps: tf.Tensor) -> Any:
@@ -350,7 +340,7 @@ class Trainer:
       results = run_steps(iterator, tf.constant(end - start))
       sums, found, bad = (result.numpy() for result in results)
     seconds = time.monotonic() - began
-    names = 'loss', *loss_names(self.config)
+    names = 'loss', *gradients_lib.loss_names(self.config)
     schedule = optimization.learning_rate(self.config)
     if found >= 0:
       step = start + int(found)
@@ -360,11 +350,6 @@ class Trainer:
     metrics = dict(zip(names, (sums / (end - start)).tolist()))
     metrics['learning_rate'] = float(schedule(tf.constant(end - 1)))
     return metrics, seconds
-
-
-def loss_names(config: config_lib.Config) -> list[str]:
-  """The names of the losses that `train_step` returns behind the total."""
-  return [f'{name}_loss' for name in paper.pass_names(config)]
 
 
 def next_boundary(step: int, config: config_lib.Config) -> int:

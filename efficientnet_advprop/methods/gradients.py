@@ -1,0 +1,96 @@
+"""The losses and gradients of a part of the global batch, for every method."""
+
+from collections.abc import Sequence
+from typing import Any, Callable, NamedTuple
+
+import tensorflow as tf
+
+from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import losses
+from efficientnet_advprop.methods import paper
+from efficientnet_advprop.methods import passes
+
+
+class Result(NamedTuple):
+  """What a part of the global batch adds to an update.
+
+  Results of all parts, on all replicas, are to be summed.
+  """
+
+  # float32 [1 + passes]: the total, weight penalty included, then the passes'
+  # own losses, not weighted.
+  losses: tf.Tensor
+  gradients: list[tf.Tensor]  # of the total, one for each variable
+
+
+def loss_names(config: config_lib.Config) -> list[str]:
+  """Returns the names of the losses of a method's passes, in their order."""
+  main = config_lib.METHODS[config.train.method].main_pass
+  return [f'{name}_loss' for name in (main, *config.auxiliary_domains)]
+
+
+def of_part(
+  network: Any,
+  batch: passes.Batch,
+  config: config_lib.Config,
+  step: tf.Tensor,
+  parts: int = 1,
+  penalty: Callable[[], tf.Tensor] = lambda: tf.constant(0.0),
+) -> Result:
+  """Computes the losses and gradients of a part of the global batch.
+
+  Args:
+    network: the network, with `trainable_variables`.
+    batch: a part of the global batch.
+    config: the run; `config.train.method` is the method.
+    step: number of updates that were made before, a scalar.
+    parts: number of equally large parts of the global batch.
+    penalty: computes the weight penalty of the whole batch.
+
+  Returns:
+    The sums over this part, divided by the size of the global batch.
+  """
+  method = paper.METHODS[config.train.method]
+  made = method(network, batch, config, step)
+  variables = network.trainable_variables
+  size = batch['label'].shape[0] * parts
+  return of_passes(network, made, variables, config, size, parts, penalty)
+
+
+def of_passes(
+  network: Any,
+  made: Sequence[passes.Pass],
+  variables: Sequence[tf.Variable],
+  config: config_lib.Config,
+  size: int,
+  parts: int,
+  penalty: Callable[[], tf.Tensor],
+) -> Result:
+  """Computes the losses of passes, their weighted sum and its gradients.
+
+  Args:
+    network: the network.
+    made: the passes.
+    variables: the variables of the gradients.
+    config: the run.
+    size: number of images in the global batch.
+    parts: number of parts of the global batch.
+    penalty: computes the weight penalty of the whole batch.
+
+  Returns:
+    The sums over the passes, divided by `size`. A pass may hold each image of
+    the batch twice.
+  """
+  smoothing = config.train.label_smoothing
+  own = []
+  with tf.GradientTape() as tape:
+    for part in made:
+      logits = network(
+        part.images, training=True, domain=part.domain, seed=part.seeds
+      )
+      loss = losses.cross_entropy(part.labels, logits, smoothing)
+      own.append(tf.reduce_sum(loss) / size)
+    weighted = [part.weight * loss for part, loss in zip(made, own)]
+    total = config.train.loss_weight * tf.add_n(weighted) + penalty() / parts
+  gradients = tape.gradient(total, variables)
+  return Result(tf.stack([total, *own]), gradients)
