@@ -185,7 +185,7 @@ def test_one_hot_labels_give_the_attack_of_hard_ones(model, batch):
 def test_an_attack_without_random_numbers_needs_no_seed(model, batch):
   images, labels = batch
   logits_fn = _logits_fn(model)
-  config = config_lib.AttackConfig(name='ifgsm', epsilon=2)
+  config = config_lib.AttackConfig(name='ifgsm', epsilon=2, target='label')
   np.testing.assert_array_equal(
     attacks.attack(logits_fn, images, labels, config),
     attacks.attack(logits_fn, images, labels, config, _SEED),
