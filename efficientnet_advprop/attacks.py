@@ -1,12 +1,13 @@
 """PGD, I-FGSM, GD and FGSM under the L-infinity norm, as settings of one loop.
 
-Paper, sections 5.1 and 5.4. Images stay float32 in [-1, 1] throughout, also
-where the network computes in bfloat16.
+Paper, sections 5.1 and 5.4. Images stay float32 in their pixel range
+throughout, also where the network computes in bfloat16.
 """
 
 import functools
-from typing import Callable, Optional, Union
+from typing import Any, Callable, Optional, Union
 
+import numpy as np
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
@@ -16,6 +17,9 @@ from efficientnet_advprop.base import randomness
 # Length of one 0-255 pixel level in images of the range [-1, 1].
 PIXEL_LEVEL = 2 / 255
 
+# Maps labels and the network's outputs to a scalar.
+LossFn = Callable[[Any, Any], tf.Tensor]
+
 
 def attack(
   logits_fn: Callable[[tf.Tensor], tf.Tensor],
@@ -23,40 +27,51 @@ def attack(
   labels: tf.Tensor,
   config: config_lib.AttackConfig,
   seed: Optional[Union[int, tf.Tensor]] = None,
+  pixel_range: tuple[Any, Any] = (-1.0, 1.0),
+  loss_fn: Optional[LossFn] = None,
 ) -> tf.Tensor:
   """Makes adversarial images.
 
   Args:
     logits_fn: maps images to logits [batch, classes]. The caller chooses the
       domain, and must apply `config.batch_norm`.
-    images: [batch, height, width, 3] in [-1, 1].
+    images: [batch, height, width, channels] in `pixel_range`.
     labels: true classes, integers [batch] in [0, classes); or probabilities of
       all classes, floats [batch, classes], such as one-hot labels.
     config: epsilon and step size in 0-255 units, steps, kind of attack.
     seed: int32 [batch, 2], a seed for each image; or [2] or an int, one for
       all. An attack that draws no random numbers needs none.
+    pixel_range: the values of black and white, each a number or one for each
+      channel. A level of 0-255 is a 255th of the distance between them.
+    loss_fn: maps labels and what `logits_fn` returns to the scalar that the
+      attack raises for the label, or lowers for a random target. None is the
+      sum of the images' cross-entropies. With a loss_fn, labels and outputs may
+      be of any kind; only a random target still needs classes.
 
   Returns:
-    float32 images like `images`, in [-1, 1], at most epsilon away from them if
-    the attack projects, and carrying no gradient.
+    float32 images like `images`, in `pixel_range`, at most epsilon away from
+    them if the attack projects, and carrying no gradient.
 
   Raises:
-    ValueError: labels or seed are of another shape or type, or there is no seed
-      and the attack draws random numbers.
+    ValueError: labels or seed are of another shape or type, there is no seed
+      and the attack draws random numbers, or the network passes no gradient on.
   """
   images = tf.stop_gradient(tf.cast(images, tf.float32))
-  labels = _checked_labels(labels)
+  if loss_fn is None or config.target == 'random':
+    labels = _checked_labels(labels)
   seeds = _seeds(seed, tf.shape(images)[0], config)
-  epsilon = config.epsilon * PIXEL_LEVEL
-  lower, upper = tf.constant(-1.0), tf.constant(1.0)
+  ends = [np.asarray(end, np.float64) for end in pixel_range]
+  level = (ends[1] - ends[0]) / 255
+  low, high = map(np.float32, ends)
+  epsilon = np.float32(config.epsilon * level)
+  lower, upper = tf.constant(low), tf.constant(high)
   if config.projects:
-    lower = tf.maximum(images - epsilon, -1.0)
-    upper = tf.minimum(images + epsilon, 1.0)
+    lower = tf.maximum(images - epsilon, low)
+    upper = tf.minimum(images + epsilon, high)
   adversarial = images
   if config.random_start:
-    noise = randomness.uniform(seeds, images.shape[1:], randomness.ATTACK_START)
-    noise = (2 * noise - 1) * epsilon
-    adversarial = tf.clip_by_value(images + noise, -1.0, 1.0)
+    noise = (2 * _uniform_like(images, seeds) - 1) * epsilon
+    adversarial = tf.clip_by_value(images + noise, low, high)
   # Away from the true class, or towards the wrong one.
   direction, numbers = 1.0, None
   if config.target == 'random':
@@ -64,8 +79,10 @@ def attack(
     numbers = randomness.uniform(seeds, [], randomness.ATTACK_TARGET)
     if labels.shape.rank == 2:
       labels = tf.argmax(labels, -1, tf.int32)
-  step = direction * config.step_size * PIXEL_LEVEL
-  gradient_fn = functools.partial(_pixel_gradient, logits_fn)
+  step = np.float32(direction * config.step_size * level)
+  gradient_fn = functools.partial(
+    _pixel_gradient, logits_fn, loss_fn or _cross_entropy
+  )
   if config.batch_norm != 'train' and not tf.executing_eagerly():
     # One trace for all steps. Synchronized norms cannot run inside it.
     gradient_fn = tf.function(gradient_fn, autograph=False)
@@ -112,17 +129,38 @@ def _seeds(
   return randomness.per_example_seeds(numbers, batch_size)
 
 
+def _uniform_like(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+  """Uniform numbers in [0, 1), of the shape of the images."""
+  shape = images.shape[1:]
+  if not shape.is_fully_defined():
+    shape = tf.shape(images)[1:]
+  numbers = randomness.uniform(seeds, shape, randomness.ATTACK_START)
+  return tf.ensure_shape(numbers, images.shape)
+
+
+def _cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+  """Returns the sum of the images' own losses.
+
+  A sum keeps the images independent of each other and of the batch size.
+  """
+  # NOTE: labels without smoothing, as in Madry et al., whom the paper follows;
+  # the loss that trains the network smooths them.
+  return tf.reduce_sum(losses.cross_entropy(labels, logits))
+
+
 def _pixel_gradient(
   logits_fn: Callable[[tf.Tensor], tf.Tensor],
+  loss_fn: LossFn,
   images: tf.Tensor,
   labels: tf.Tensor,
   numbers: Optional[tf.Tensor],
 ) -> tf.Tensor:
-  """Gradient of each image's own cross-entropy, towards its pixels alone.
+  """Gradient of the loss towards the images' pixels alone.
 
   Args:
     logits_fn: the attacked network.
-    images: [batch, height, width, 3].
+    loss_fn: maps labels and logits to a scalar.
+    images: [batch, height, width, channels].
     labels: hard or soft ones.
     numbers: float32 [batch] in [0, 1), each of which draws a wrong class to
       take the place of a hard label; None keeps the labels.
@@ -136,11 +174,11 @@ def _pixel_gradient(
     if numbers is not None:
       # Drawn here, where the number of classes is known without another pass.
       labels = _wrong_classes(labels, numbers, logits.shape[-1])
-    # The sum keeps the images independent of each other and of batch size.
-    # NOTE: labels without smoothing, as in Madry et al., whom the paper
-    # follows; the loss that trains the network smooths them.
-    loss = tf.reduce_sum(losses.cross_entropy(labels, logits))
-  return tape.gradient(loss, images)
+    loss = loss_fn(labels, logits)
+  gradient = tape.gradient(loss, images)
+  if gradient is None:
+    raise ValueError('attack: the network passes no gradient on to its images')
+  return gradient
 
 
 def random_targets(

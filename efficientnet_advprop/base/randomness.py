@@ -42,12 +42,14 @@ def per_example_seeds(seed: tf.Tensor, batch_size: tf.Tensor) -> tf.Tensor:
   return tf.random.experimental.stateless_split(seed, batch_size)
 
 
-def uniform(seeds: tf.Tensor, shape: Sequence[int], salt: int) -> tf.Tensor:
+def uniform(
+  seeds: tf.Tensor, shape: Union[Sequence[int], tf.Tensor], salt: int
+) -> tf.Tensor:
   """Uniform numbers in [0, 1), of a given shape for each example.
 
   Args:
     seeds: int32 [batch, 2].
-    shape: of one example's numbers.
+    shape: of one example's numbers; a tensor where it is not known yet.
     salt: names the use; see this module's constants.
 
   Returns:
@@ -61,8 +63,10 @@ def uniform(seeds: tf.Tensor, shape: Sequence[int], salt: int) -> tf.Tensor:
       shape, seed, None, None, tf.int32, alg='philox'
     )
 
-  signature = tf.TensorSpec(shape, tf.int32)
+  known = tf.TensorShape(None) if tf.is_tensor(shape) else shape
+  signature = tf.TensorSpec(known, tf.int32)
   bits = tf.map_fn(draw, fold(seeds, salt), fn_output_signature=signature)
-  bits = tf.ensure_shape(bits, [seeds.shape[0], *shape])
+  if not tf.is_tensor(shape):
+    bits = tf.ensure_shape(bits, [seeds.shape[0], *shape])
   # The low 24 bits, as many as a float32 holds exactly.
   return tf.cast(tf.bitwise.bitwise_and(bits, 2**24 - 1), tf.float32) * 2**-24

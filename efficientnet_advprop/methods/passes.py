@@ -15,7 +15,9 @@ from efficientnet_advprop.base import randomness
 
 # `network(images, training=..., domain=..., seed=...)` returns logits, float32
 # [batch, classes]. `seed`, int32 [batch, 2], is that of dropout and stochastic
-# depth; a network that draws its own numbers may ignore it.
+# depth; a network that draws its own numbers may ignore it. A network whose
+# images are in another pixel range, or whose outputs are no logits, also has
+# `attack_options`, a dictionary of further arguments of `attacks.attack`.
 Network = Callable[..., tf.Tensor]
 
 # Of one replica: `image`, float32 [batch, height, width, 3] in [-1, 1];
@@ -81,6 +83,7 @@ def adversarial_images(
   # A random target must differ from one class, so it needs the hard label.
   hard = attack.target == 'random'
   labels = batch['label'] if hard else labels_of(batch)
+  options = getattr(network, 'attack_options', {})
   return attacks.attack(
-    logits_fn, batch['image'], labels, attack, batch['seed']
+    logits_fn, batch['image'], labels, attack, batch['seed'], **options
   )
