@@ -42,6 +42,42 @@ def held_moves() -> Iterator[list[Move]]:
     _held.moves = outer
 
 
+_scoped = threading.local()
+
+
+@contextlib.contextmanager
+def domain_scope(domain: str) -> Iterator[None]:
+  """Sets the domain of the norms that are called without one.
+
+  Keras's Functional and Sequential networks, and networks that somebody else
+  wrote, do not pass a `domain` on to their layers. Within this context each
+  `AuxBatchNormalization` that is called without a domain takes this one; a
+  domain that is passed counts more. Scopes nest. A scope belongs to the thread
+  that opened it, so that each replica has its own, and ends with the context:
+  the network remembers nothing.
+
+  A `tf.function` keeps the domain that it was traced in: open the scope inside
+  the function, not around it.
+
+  Args:
+    domain: `'main'` or a name among the norms' auxiliary domains.
+
+  Yields:
+    Nothing.
+  """
+  outer = getattr(_scoped, 'domain', None)
+  _scoped.domain = domain
+  try:
+    yield
+  finally:
+    _scoped.domain = outer
+
+
+def current_domain() -> str:
+  """Returns the domain of the innermost `domain_scope`, or `'main'`."""
+  return getattr(_scoped, 'domain', None) or config.MAIN_DOMAIN
+
+
 class AuxBatchNormalization(tf.keras.layers.BatchNormalization):
   """Batch normalization with a main domain and named auxiliary ones.
 
@@ -49,9 +85,10 @@ class AuxBatchNormalization(tf.keras.layers.BatchNormalization):
   section 4.2). The main domain's are those of the base class, so their names
   and order are a plain batch norm's; without auxiliary domains this is one.
 
-  `call(inputs, training=None, domain='main')` normalizes `inputs`, whose last
+  `call(inputs, training=None, domain=None)` normalizes `inputs`, whose last
   axis is the channel, with the variables of `domain`; in training mode only the
-  moving statistics of that domain move.
+  moving statistics of that domain move. None is the domain of the enclosing
+  `domain_scope`, or `'main'` where there is none.
 
   NOTE: the moving variance follows the biased variance of the batch, as in the
   official TPU code and in Keras's synchronized norm. Keras's norm for one
@@ -78,7 +115,14 @@ class AuxBatchNormalization(tf.keras.layers.BatchNormalization):
 
     Raises:
       ValueError: a domain is named twice or is called `'main'`.
+      ImportError: TensorFlow brings Keras 3.
     """
+    if hasattr(tf.keras, 'ops'):  # A module that only Keras 3 has.
+      raise ImportError(
+        'the networks of efficientnet_advprop need Keras 2: install tf-keras'
+        ' and set TF_USE_LEGACY_KERAS=1 before TensorFlow is imported'
+        ' (AdvPropModel trains Keras 3 networks, too)'
+      )
     settings = dict(
       momentum=momentum, epsilon=epsilon, synchronized=synchronized, **kwargs
     )
@@ -115,8 +159,9 @@ class AuxBatchNormalization(tf.keras.layers.BatchNormalization):
     self,
     inputs: tf.Tensor,
     training: Optional[bool] = None,
-    domain: str = config.MAIN_DOMAIN,
+    domain: Optional[str] = None,
   ) -> tf.Tensor:
+    domain = domain or current_domain()
     norm = self.norm_of(domain)
     if training and self.trainable:
       outputs, mean, variance = self.normalize(inputs, domain)
