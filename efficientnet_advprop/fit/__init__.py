@@ -1,0 +1,1 @@
+"""AdvProp for any Keras network: conversion, and a model to call `fit` on."""

@@ -1,0 +1,438 @@
+"""A Keras model that trains any Keras network by AdvProp under `fit`."""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import functools
+import threading
+from typing import Any, Optional
+
+import tensorflow as tf
+
+from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.fit import conversion
+from efficientnet_advprop.fit import keras_namespace
+from efficientnet_advprop.fit import pixels
+from efficientnet_advprop.fit import report as report_lib
+from efficientnet_advprop.fit import setup as setup_lib
+from efficientnet_advprop.methods import gradients
+from efficientnet_advprop.methods import passes as passes_lib
+
+_PACKAGE = 'efficientnet_advprop'
+_ADVERSARIAL = 'adversarial'
+
+
+class _State:
+  """What changes while a model is used; Keras does not look inside."""
+
+  def __init__(self, trackers: dict[str, Any]):
+    self.trackers = trackers  # Means over an epoch, by the name of a loss.
+    self.local = threading.local()  # `only_data`: whether `losses` is empty.
+    self.failure: Optional[ValueError] = None  # While a step was traced.
+    self.domain = config_lib.MAIN_DOMAIN  # That `evaluate` runs now.
+    self.chose_jit = False
+    self.is_reported = False
+
+
+class AdvPropModel:
+  """Trains a Keras network by AdvProp with `compile` and `fit`.
+
+    network = keras.applications.ResNet50(weights=None, classes=10)
+    model = AdvPropModel(network, AttackConfig(), pixel_range=(0, 255))
+    model.compile('adam', 'sparse_categorical_crossentropy', metrics=['acc'])
+    model.fit(train, validation_data=validation, epochs=5)
+    network.save('shipped.keras')
+
+  An instance is a `Model` of the network's own Keras, 2 or 3. The network's
+  batch norms have a twin for each auxiliary domain. `evaluate`, `predict` and a
+  call run the network itself, whose norms see clean images alone. The progress
+  bar shows `loss` (the sum of the passes' losses and of the penalties), the
+  loss of each pass (`clean_loss`, `adversarial_loss`) and the compiled metrics
+  on clean images.
+
+  Attributes:
+    network: the user's network, which training changes in place.
+  """
+
+  network: Any
+  # What Keras's base class brings.
+  name: str
+  optimizer: Any
+  trainable_variables: Any
+  test_function: Any
+  compute_loss: Any
+  compute_metrics: Any
+
+  _setup: setup_lib.Setup
+  _state: _State
+
+  def __new__(cls, network: Any = None, *args: Any, **kwargs: Any) -> Any:
+    model = keras_namespace.of(network).Model
+    concrete = _concrete(cls, model)  # type: ignore[arg-type]
+    return model.__new__(concrete, network, *args, **kwargs)
+
+  def __init__(
+    self,
+    network: Any,
+    attack: Optional[config_lib.AttackConfig] = None,
+    method: str = 'advprop',
+    pixel_range: Any = None,
+    seed: int = 0,
+    **kwargs: Any,
+  ):
+    """Gives the network's norms their twins, which start as copies.
+
+    Args:
+      network: a Keras model with one input and one output whose variables
+        exist: Functional, Sequential, nested or subclassed. Weights that
+        training starts from are loaded before.
+      attack: how adversarial images are made; None is PGD of epsilon 1.
+      method: `advprop`, `vanilla`, `adversarial`, `mixture` or `fine_grained`,
+        which needs images in two views, {'image': plain, 'augmented_image':
+        augmented}.
+      pixel_range: (black, white) in the images that `fit` is given, each a
+        number or one for each channel. Networks of this project know theirs.
+      seed: of random starts and targets, which are a pure function of it and
+        of the optimizer's step.
+      **kwargs: passed on to keras.Model, such as `name`.
+
+    Raises:
+      ValueError: the network, the method or the pixel range will not do; one
+        line says why.
+    """
+    with _strategy_scope(network):
+      keras: Any = super()
+      keras.__init__(**kwargs)
+      setup = setup_lib.Setup(network, attack, method, pixel_range, seed)
+      mean = setup.namespace.metrics.Mean
+      names = 'loss', *gradients.loss_names(setup.config)
+      self._state = _State({name: mean(name=name) for name in names})
+      self._setup = setup
+      self.network = network
+      # One flat list for each domain: Keras 3 saves no nested ones.
+      for domain, twins in setup.converted.twins.items():
+        setattr(self, f'{domain}_norms', twins)
+    self.built = True
+
+  # What Keras calls.
+
+  def call(self, inputs: Any, training: Optional[bool] = None) -> Any:
+    """Runs the user's network."""
+    return self._setup.converted(inputs, bool(training), self._state.domain)
+
+  @property
+  def losses(self) -> list[tf.Tensor]:
+    """The penalties of the user's network, as its own evaluation has them."""
+    only_data = getattr(self._state.local, 'only_data', False)
+    return [] if only_data else self.network.losses
+
+  def compile(
+    self, optimizer: Any = 'rmsprop', loss: Any = None, **kwargs: Any
+  ) -> None:
+    """Configures training, with the arguments of `keras.Model.compile`.
+
+    Args:
+      optimizer: as Keras takes it.
+      loss: one loss. A cross-entropy of classes allows random targets.
+      **kwargs: the others, by name. `jit_compile` is off under Keras 3 on a
+        CPU unless it is given, because XLA compiles there for minutes.
+    """
+    setup, state = self._setup, self._state
+    setup.loss = loss
+    if isinstance(loss, (list, tuple)) and len(loss) == 1:
+      setup.loss = loss[0]
+    state.chose_jit = False
+    if setup.is_3 and 'jit_compile' not in kwargs:
+      state.chose_jit = not tf.config.list_physical_devices('GPU')
+      if state.chose_jit:
+        kwargs['jit_compile'] = False
+    setup.converted.follow_trainable()
+    keras: Any = super()
+    keras.compile(optimizer=optimizer, loss=loss, **kwargs)
+
+  def fit(self, *args: Any, **kwargs: Any) -> Any:
+    """Trains, with the arguments of `keras.Model.fit`.
+
+    It first says which norms have twins and what the attack is, unless
+    `verbose=0` or an earlier call has said so.
+
+    Returns:
+      Keras's history.
+
+    Raises:
+      ValueError: the images leave the pixel range, the labels do not allow the
+        attack, or the norms cannot be kept apart; nothing has been updated by
+        the batch in question.
+    """
+    if kwargs.get('verbose', 'auto') and not self._state.is_reported:
+      print(self.report().summary())
+      self._state.is_reported = True
+    keras: Any = super()
+    with self._plain_errors():
+      return keras.fit(*args, **kwargs)
+
+  def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+    """Makes one update; see `fit` and `keras.Model.train_on_batch`."""
+    keras: Any = super()
+    with self._plain_errors():
+      return keras.train_on_batch(*args, **kwargs)
+
+  def evaluate(
+    self, *args: Any, domain: str = config_lib.MAIN_DOMAIN, **kwargs: Any
+  ) -> Any:
+    """Evaluates the network, with the arguments of `keras.Model.evaluate`.
+
+    Args:
+      *args: Keras's.
+      domain: whose norms are used.
+      **kwargs: Keras's.
+
+    Returns:
+      What Keras returns.
+
+    Raises:
+      ConfigError: the domain is unknown.
+    """
+    keras: Any = super()
+    if domain == config_lib.MAIN_DOMAIN:
+      return keras.evaluate(*args, **kwargs)
+    known = config_lib.MAIN_DOMAIN, *self._setup.converted.domains
+    config_lib.check_choice('domain', domain, known)
+    compiled = self.test_function  # Keeps the domain that it was traced in.
+    self.test_function = None
+    self._state.domain = domain
+    try:
+      return keras.evaluate(*args, **kwargs)
+    finally:
+      self._state.domain = config_lib.MAIN_DOMAIN
+      self.test_function = compiled
+
+  def reset_metrics(self) -> None:
+    """Starts all metrics again."""
+    keras: Any = super()
+    keras.reset_metrics()
+    for tracker in self._state.trackers.values():
+      tracker.reset_state()
+
+  def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+    """Makes one update from the sum of the passes' losses, for `fit`."""
+    try:
+      return self._train_step(data)
+    except ValueError as error:
+      # AutoGraph is about to bury its line under those of the trace.
+      self._state.failure = error
+      raise
+
+  def _train_step(self, data: Any) -> dict[str, tf.Tensor]:
+    setup = self._setup
+    images, labels, weights = setup.namespace.utils.unpack_x_y_sample_weight(
+      data
+    )
+    missing = 'labels' if labels is None else 'compile(loss=...)'
+    if labels is None or setup.loss is None:
+      raise ValueError(f'fit: {missing} missing; training needs both')
+    step = tf.convert_to_tensor(self.optimizer.iterations)
+    batch = setup.batch(images, labels, step)
+    made = setup.passes(batch, step, self._data_loss)
+    with tf.GradientTape() as tape:
+      outputs, losses, penalties = self._run(made, labels, weights, batch)
+      weighted = [part.weight * loss for part, loss in zip(made, losses)]
+      total = tf.add_n([*weighted, *penalties])
+    setup.converted.check()
+    with conversion.backward():
+      keras_namespace.update(
+        self.optimizer, total, tape, self.trainable_variables, setup.is_3
+      )
+    logs = self._track(total, losses, batch)
+    metrics = self.compute_metrics(batch['image'], labels, outputs, weights)
+    return {**logs, **{k: v for k, v in metrics.items() if k not in logs}}
+
+  def _run(
+    self, made: Any, labels: Any, weights: Any, batch: passes_lib.Batch
+  ) -> tuple[Any, list[tf.Tensor], list[tf.Tensor]]:
+    """Runs passes through the network in training mode.
+
+    Returns:
+      The first outputs; the loss of each pass; the penalties on weights, once,
+      and on activities, of each pass. All losses are this replica's shares.
+    """
+    setup = self._setup
+    first, losses, penalties = None, [], []
+    size = batch['image'].shape[0] or tf.shape(batch['image'])[0]
+    for part in made:
+      outputs = setup.converted(part.images, True, part.domain, part.seeds)
+      pieces = [outputs]
+      if part.name == 'mixture':  # It holds the batch twice.
+        pieces = [outputs[:size], outputs[size:]]
+      losses.append(
+        tf.add_n([self._data_loss(labels, piece, weights) for piece in pieces])
+      )
+      penalties += keras_namespace.call_losses(self.network, setup.is_3)
+      first = pieces[0] if first is None else first
+    layers = [self.network, *setup.converted.all_twins()]
+    penalties += keras_namespace.weight_penalties(layers, setup.is_3)
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    shares = [tf.cast(loss, tf.float32) / replicas for loss in penalties]
+    return first, losses, shares
+
+  def _track(
+    self, total: tf.Tensor, losses: list[tf.Tensor], batch: passes_lib.Batch
+  ) -> dict[str, tf.Tensor]:
+    """Returns the means of the losses over the epoch so far."""
+    trackers = self._state.trackers
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    size = tf.shape(batch['image'])[0]
+    for tracker, share in zip(trackers.values(), (total, *losses)):
+      tracker.update_state(share * replicas, sample_weight=size)
+    return {name: tracker.result() for name, tracker in trackers.items()}
+
+  def _data_loss(self, labels: Any, outputs: Any, weights: Any) -> tf.Tensor:
+    """The compiled loss, without penalties, as this replica's share."""
+    local = self._state.local
+    local.only_data = True
+    try:
+      loss = self.compute_loss(y=labels, y_pred=outputs, sample_weight=weights)
+      return tf.cast(loss, tf.float32)
+    finally:
+      local.only_data = False
+
+  @contextlib.contextmanager
+  def _plain_errors(self) -> Iterator[None]:
+    """Raises the one line of an error instead of TensorFlow's many."""
+    self._state.failure = None
+    try:
+      yield
+    except Exception as error:
+      if self._state.failure is not None:
+        raise self._state.failure from None
+      if isinstance(error, tf.errors.InvalidArgumentError):
+        line = pixels.explain(error, self._setup.pixels)
+        if line:
+          raise ValueError(line) from None
+      raise
+
+  # What a user calls besides.
+
+  def attack(
+    self, images: Any, labels: Any, batch_size: int = 32, seed: int = 0
+  ) -> tf.Tensor:
+    """Makes adversarial images from images, as training does.
+
+    Args:
+      images: [count, height, width, channels] in the pixel range.
+      labels: as `fit` takes them.
+      batch_size: how many are attacked at a time.
+      seed: of random starts and targets.
+
+    Returns:
+      float32 images like `images`, in the pixel range.
+
+    Raises:
+      ValueError: the model is not compiled, or the labels do not allow the
+        attack.
+    """
+    setup = self._setup
+    if setup.loss is None:
+      raise ValueError('attack: the model has no loss; call compile first')
+    domains = setup.converted.domains
+    is_known = _ADVERSARIAL in domains
+    domain = _ADVERSARIAL if is_known else config_lib.MAIN_DOMAIN
+    network = setup.network(self._data_loss)
+
+    @functools.partial(tf.function, reduce_retracing=True, autograph=False)
+    def attack(batch: passes_lib.Batch) -> tf.Tensor:
+      return passes_lib.adversarial_images(
+        network, batch, setup.config.attack, domain
+      )
+
+    results = []
+    with self._plain_errors():
+      for start in range(0, len(images), batch_size):
+        rows = slice(start, start + batch_size)
+        image = tf.convert_to_tensor(images[rows])
+        label = tf.convert_to_tensor(labels[rows])
+        batch = setup.attacked_batch(image, label, seed + start)
+        results.append(attack(batch))
+    return tf.concat(results, 0)
+
+  def report(self) -> report_lib.Report:
+    """Returns what became of each norm; `print` shows it.
+
+    A network whose input shape is known is traced for it once.
+    """
+    setup = self._setup
+    spec = keras_namespace.input_spec(self.network)
+    if spec is not None and setup.converted.norms:
+      setup.converted.trace_once(spec)
+    lines = [setup.in_words()]
+    if self._state.chose_jit:
+      lines.append(
+        'jit_compile is off, because XLA compiles for minutes on a CPU;'
+        ' compile(jit_compile=True) switches it on'
+      )
+    if type(self.network).train_step is not setup.namespace.Model.train_step:
+      lines.append("The network's own train_step is not used")
+    return report_lib.describe(setup.converted, lines)
+
+  # Saving.
+
+  def get_config(self) -> dict[str, Any]:
+    """Returns the network and the arguments of this class."""
+    setup = self._setup
+    serialize = setup.namespace.saving.serialize_keras_object
+    return {
+      'name': self.name,
+      'network': serialize(self.network),
+      'attack': dataclasses.asdict(setup.config.attack),
+      'method': setup.config.train.method,
+      'pixel_range': [end.tolist() for end in setup.pixels],
+      'seed': setup.seed,
+    }
+
+  @classmethod
+  def from_config(cls, config: dict[str, Any]) -> 'AdvPropModel':
+    """Creates a model from `get_config`; its weights are loaded after."""
+    config = dict(config)
+    deserialize = cls._namespace().saving.deserialize_keras_object
+    network = deserialize(config.pop('network'))
+    attack = config_lib.AttackConfig(**config.pop('attack'))
+    return cls(network, attack, **config)
+
+  def compile_from_config(self, config: dict[str, Any]) -> None:
+    """Compiles a loaded model as it was compiled when it was saved."""
+    if config:
+      saving = self._setup.namespace.saving
+      self.compile(**saving.deserialize_keras_object(config))
+      self.optimizer.build(self.trainable_variables)
+
+  @classmethod
+  def _namespace(cls) -> Any:
+    loaded = keras_namespace.loaded()
+    return next(module for module in loaded if issubclass(cls, module.Model))
+
+
+def _strategy_scope(network: Any) -> contextlib.AbstractContextManager:
+  """The scope of the strategy that holds the network's variables."""
+  for weight in getattr(network, 'weights', ()):
+    value = getattr(weight, 'value', weight)  # Keras 3 wraps the variable.
+    strategy = getattr(value, 'distribute_strategy', None)
+    if strategy is not None and strategy.num_replicas_in_sync > 1:
+      return strategy.scope()
+    break
+  return contextlib.nullcontext()
+
+
+@functools.cache
+def _concrete(cls: Any, model: Any) -> Any:
+  """Returns the class that is both `cls` and a model of the network's Keras."""
+  if issubclass(cls, model):
+    return cls
+  names = {'__module__': cls.__module__, '__doc__': cls.__doc__}
+  concrete: Any = type(cls.__name__, (cls, model), names)
+  register = concrete._namespace().saving.register_keras_serializable
+  return register(_PACKAGE, cls.__name__)(concrete)
+
+
+# A saved model is loaded by the registered class of its Keras.
+for _module in keras_namespace.loaded():
+  _concrete(AdvPropModel, _module.Model)
