@@ -279,3 +279,43 @@ def test_results_equal_the_adversarial_robustness_toolbox(
   theirs = attack.generate(images.numpy(), labels.numpy())
   np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
   assert np.abs(theirs - images).max() > 0.9 * epsilon * _LEVEL
+
+
+def test_an_attack_in_any_pixel_range_is_the_same_attack():
+  weights = np.random.default_rng(0).normal(size=(12, 3)).astype('float32')
+  logits_fn = lambda x: tf.reshape(x, [-1, 12]) @ weights
+  images = np.random.default_rng(1).uniform(-1, 1, (5, 2, 2, 3))
+  images = images.astype('float32')
+  labels = tf.constant([0, 1, 2, 0, 1])
+  low, high = np.array([0.0, -4.0, 100.0]), np.array([255.0, 4.0, 356.0])
+  to_range = lambda x: (x + 1) / 2 * (high - low) + low
+  to_unit = lambda x: (x - low) / (high - low) * 2 - 1
+  for target in ('label', 'random'):
+    config = config_lib.AttackConfig(epsilon=3, target=target)
+    expected = attacks.attack(logits_fn, images, labels, config, 0)
+    found = attacks.attack(
+      lambda x: logits_fn(tf.cast(to_unit(x), tf.float32)),
+      to_range(images),
+      labels,
+      config,
+      0,
+      pixel_range=(low, high),
+    )
+    np.testing.assert_allclose(to_unit(found), expected, atol=1e-5)
+
+
+def test_a_loss_of_ones_own_is_raised():
+  config = config_lib.AttackConfig(name='ifgsm', epsilon=2, target='label')
+  images = tf.zeros([2, 3, 3, 1])
+  found = attacks.attack(
+    lambda x: x,
+    images,
+    'anything',
+    config,
+    loss_fn=lambda labels, outputs: -tf.reduce_sum(outputs),
+  )
+  np.testing.assert_allclose(found, -2 * np.ones([2, 3, 3, 1]) / 127.5)
+  with pytest.raises(ValueError, match='passes no gradient on'):
+    attacks.attack(
+      lambda x: tf.round(x)[:, 0, 0], images, tf.zeros(2, tf.int32), config
+    )

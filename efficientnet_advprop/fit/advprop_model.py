@@ -370,7 +370,9 @@ class AdvPropModel:
         'jit_compile is off, because XLA compiles for minutes on a CPU;'
         ' compile(jit_compile=True) switches it on'
       )
-    if type(self.network).train_step is not setup.namespace.Model.train_step:
+    keras_step = setup.namespace.Model.train_step
+    has_own = type(self.network).train_step is not keras_step
+    if has_own and not setup.converted.passes_domain:
       lines.append("The network's own train_step is not used")
     return report_lib.describe(setup.converted, lines)
 

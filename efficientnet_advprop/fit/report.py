@@ -57,7 +57,7 @@ def describe(converted: conversion.Conversion, settings: list[str]) -> Report:
     for norm in converted.norms
   ]
   norms += [
-    NormReport(path, 'AuxBatchNormalization', 'with domains of their own')
+    NormReport(path, 'AuxBatchNormalization', 'with domains of its own')
     for path in converted.own
   ]
   return Report(norms, settings)

@@ -234,7 +234,12 @@ class AuxBatchNormalization(tf.keras.layers.BatchNormalization):
     norm.moving_variance.assign_sub((norm.moving_variance - variance) * rate)
 
   def get_config(self) -> dict[str, Any]:
-    return {**super().get_config(), 'auxiliary_domains': self.auxiliary_domains}
+    # Keras 2 leaves `synchronized` out.
+    return {
+      **super().get_config(),
+      'auxiliary_domains': list(self.auxiliary_domains),
+      'synchronized': self.synchronized,
+    }
 
 
 def copy_main_norm(model: tf.keras.Model, domain: str) -> None:

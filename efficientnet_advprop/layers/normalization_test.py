@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -135,3 +137,52 @@ def test_config_round_trip():
   copy = normalization.AuxBatchNormalization.from_config(_norm().get_config())
   assert copy.auxiliary_domains == ('adversarial', 'augmented')
   assert copy.momentum == 0.9
+
+
+def test_a_functional_network_takes_its_domain_from_a_scope():
+  inputs = tf.keras.Input((4, 4, 3))
+  norm = normalization.AuxBatchNormalization(name='norm')
+  inner = tf.keras.Model(inputs, norm(inputs))
+  network = tf.keras.Sequential([inner, tf.keras.layers.Flatten()])
+  network(_X)
+  auxiliary = norm.norm_of('adversarial')
+  auxiliary.beta.assign([5.0, 6.0, 7.0])
+  main = network(_X)
+  with normalization.domain_scope('adversarial'):
+    shifted = network(_X)
+    with normalization.domain_scope('main'):
+      np.testing.assert_array_equal(network(_X), main)
+    np.testing.assert_array_equal(
+      norm(_X, domain='main'), tf.reshape(main, _X.shape)
+    )
+  np.testing.assert_allclose(
+    tf.reshape(shifted - main, [-1, 3])[0], [5, 6, 7], rtol=1e-5
+  )
+  np.testing.assert_array_equal(network(_X), main)
+  with (
+    normalization.domain_scope('strange'),
+    pytest.raises(ValueError, match='strange'),
+  ):
+    network(_X)
+
+
+def test_a_scope_ends_with_an_error_and_belongs_to_its_thread():
+  seen = []
+  with pytest.raises(KeyError), normalization.domain_scope('adversarial'):
+    thread = threading.Thread(
+      target=lambda: seen.append(normalization.current_domain())
+    )
+    thread.start()
+    thread.join()
+    raise KeyError
+  assert seen == ['main']
+  assert normalization.current_domain() == 'main'
+
+
+def test_a_configuration_makes_the_same_layer():
+  norm = normalization.AuxBatchNormalization(
+    ('strong',), momentum=0.7, epsilon=0.1, synchronized=True
+  )
+  copy = normalization.AuxBatchNormalization.from_config(norm.get_config())
+  assert copy.get_config() == norm.get_config()
+  assert copy.synchronized and copy.auxiliary_domains == ('strong',)

@@ -1,12 +1,14 @@
 """What the networks share: how they are called, created and built."""
 
 from collections.abc import Sequence
+import dataclasses
 from typing import Any
 
 import tensorflow as tf
 
 from efficientnet_advprop import config
 from efficientnet_advprop.layers import convolution
+from efficientnet_advprop.layers import normalization as norm_lib
 from efficientnet_advprop.layers import recomputation
 
 # What `ModelConfig.normalization` subtracts from pixels in [0, 1] and divides
@@ -58,6 +60,10 @@ class Network(tf.keras.Model):
 
   Images are float32 [batch, height, width, 3] in [-1, 1], logits float32
   [batch, num_classes].
+
+  `fit` trains plain vanilla, through the main norms alone; `AdvPropModel` of
+  the network trains by AdvProp. `save` to a `.keras` file keeps all domains; a
+  process that loads it has imported `efficientnet_advprop.build_model` first.
   """
 
   stem: convolution.NormalizedConv2D
@@ -84,6 +90,10 @@ class Network(tf.keras.Model):
         of storing them.
     """
     super().__init__(name=model_config.name)
+    self.num_classes = num_classes
+    self.synchronized = synchronized
+    self.compiled_layers = compiled
+    self.rematerialized = rematerialized
     self.run_block = (
       recomputation.recomputed if rematerialized else recomputation.stored
     )
@@ -132,3 +142,53 @@ class Network(tf.keras.Model):
     with tf.name_scope(self.classifier.name):
       self.classifier.build(tf.TensorShape([None, channels]))
     self.built = True
+
+  def __init_subclass__(cls, **kwargs: Any):
+    """Registers each network under its name for `.keras` files."""
+    super().__init_subclass__(**kwargs)
+    tf.keras.saving.register_keras_serializable('efficientnet_advprop')(cls)
+
+  def get_config(self) -> dict[str, Any]:
+    """Returns the arguments of the constructor."""
+    return {
+      'model_config': dataclasses.asdict(self.model_config),
+      'num_classes': self.num_classes,
+      'auxiliary_domains': list(self.auxiliary_domains),
+      'synchronized': self.synchronized,
+      'compiled': self.compiled_layers,
+      'rematerialized': self.rematerialized,
+    }
+
+  @classmethod
+  def from_config(cls, values: dict[str, Any]) -> 'Network':
+    """Creates a network, and its variables, from `get_config`."""
+    settings = config.ModelConfig(**values['model_config'])
+    network = cls(**{**values, 'model_config': settings})
+    size = settings.image_size
+    network.build(tf.TensorShape([None, size, size, 3]))
+    return network
+
+  def compile_from_config(self, values: dict[str, Any]) -> None:
+    """Compiles a loaded network as it was compiled when it was saved."""
+    self.compile(**tf.keras.saving.deserialize_keras_object(values))
+    self.optimizer.build(self._main_variables())
+
+  def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+    """Makes one update of what the main domain uses, for `fit`."""
+    images, labels, weights = tf.keras.utils.unpack_x_y_sample_weight(data)
+    with tf.GradientTape() as tape:
+      logits = self(images, training=True)
+      loss = self.compute_loss(images, labels, logits, weights)
+    self.optimizer.minimize(loss, self._main_variables(), tape=tape)
+    return self.compute_metrics(images, labels, logits, weights)
+
+  def _main_variables(self) -> list[tf.Variable]:
+    """The trainable variables without those of auxiliary norms."""
+    norms = [
+      norm
+      for layer in self.submodules
+      if isinstance(layer, norm_lib.AuxBatchNormalization)
+      for norm in layer.auxiliary.values()
+    ]
+    auxiliary = {id(v) for norm in norms for v in norm.trainable_variables}
+    return [v for v in self.trainable_variables if id(v) not in auxiliary]

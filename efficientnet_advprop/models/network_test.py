@@ -62,3 +62,61 @@ def test_drop_path_keeps_or_zeroes_whole_examples():
   outputs = network_lib.drop_path(x, tf.constant([0.1, 0.79, 0.8, 0.99]), 0.8)
   np.testing.assert_allclose(outputs[:2], x[:2] / 0.8, rtol=1e-6)
   np.testing.assert_array_equal(outputs[2:], tf.zeros_like(x[2:]))
+
+
+@pytest.fixture(name='network')
+def _network():
+  tf.keras.utils.set_random_seed(0)
+  return factory.build_model('resnet-18', 7, **_SMALL)
+
+
+_IMAGES = np.random.default_rng(0).uniform(-1, 1, (8, 16, 16, 3))
+_IMAGES = _IMAGES.astype('float32')
+_LABELS = np.arange(8) % 7
+
+
+def _compile(network):
+  network.compile(
+    tf.keras.optimizers.SGD(0.1, momentum=0.9),
+    tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+  )
+
+
+def test_fit_trains_the_main_norms_alone_and_warns_of_nothing(network, caplog):
+  _compile(network)
+  before = {v.ref(): v.numpy() for v in network.variables}
+  network.fit(_IMAGES, _LABELS, verbose=0)
+  norm = network.stem.norm
+  changed = {v.ref() for v in network.variables} - {
+    v.ref() for v in network.variables if (v == before[v.ref()]).numpy().all()
+  }
+  assert {v.ref() for v in norm._trainable_weights} <= changed
+  auxiliary = norm.norm_of('adversarial').variables
+  assert not {v.ref() for v in auxiliary} & changed
+  assert not caplog.records
+
+
+@pytest.mark.parametrize('name', ['efficientnet-b0', 'resnet-18'])
+def test_a_keras_file_holds_network_domains_and_optimizer(name, tmp_path):
+  tf.keras.utils.set_random_seed(0)
+  network = factory.build_model(
+    name, 7, ('adversarial', 'strong'), depth_coefficient=0.1, **_SMALL
+  )
+  _compile(network)
+  network.fit(_IMAGES, _LABELS, verbose=0)
+  strong = network.stem.norm.norm_of('strong').beta
+  strong.assign(strong + 1)
+  path = str(tmp_path / 'network.keras')
+  network.save(path)
+  loaded = tf.keras.models.load_model(path)
+  assert loaded.get_config() == network.get_config()
+  for domain in ('main', 'adversarial', 'strong'):
+    np.testing.assert_array_equal(
+      loaded(_IMAGES, domain=domain), network(_IMAGES, domain=domain)
+    )
+  assert [v.name for v in loaded.variables] == [
+    v.name for v in network.variables
+  ]
+  for mine, its in zip(network.optimizer.variables, loaded.optimizer.variables):
+    np.testing.assert_array_equal(mine, its)
+  assert len(network.optimizer.variables) == len(loaded.optimizer.variables)
