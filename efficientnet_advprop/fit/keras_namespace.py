@@ -33,7 +33,10 @@ def of(network: Any) -> Any:
 
 def loaded() -> list[Any]:
   """Returns the Keras modules of this process, each version once."""
-  modules = [tf.keras, *map(sys.modules.get, ('keras', 'tf_keras'))]
+  own = tf.keras
+  own.Model  # noqa: B018, it imports the package behind it.
+  # `tf.keras` last: as Keras 3 it lacks `saving`.
+  modules = [*map(sys.modules.get, ('keras', 'tf_keras')), own]
   found: list[Any] = []
   for module in modules:
     model = getattr(module, 'Model', None)  # None while it is being imported.

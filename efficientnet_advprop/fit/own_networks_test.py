@@ -18,10 +18,10 @@ IMAGES = IMAGES.astype('float32')
 LABELS = np.random.default_rng(1).integers(0, 7, 12).astype('int32')
 
 
-def network(name='resnet-18', domains=('adversarial',)):
+def network(name='resnet-18', domains=('adversarial',), **settings):
   tf.keras.utils.set_random_seed(0)
   return factory.build_model(
-    name, 7, domains, image_size=16, width_coefficient=0.125
+    name, 7, domains, image_size=16, width_coefficient=0.125, **settings
   )
 
 
@@ -82,7 +82,7 @@ def test_three_steps_equal_the_trainers(method, target):
 
 
 def test_the_networks_own_domains_and_range_are_used():
-  ours = network('efficientnet-b0')
+  ours = network('efficientnet-b0', depth_coefficient=0.1)
   model = compiled(advprop_model.AdvPropModel(ours))
   assert len(model.weights) == len(ours.weights)
   assert model.evaluate(IMAGES, LABELS, verbose=0) == pytest.approx(

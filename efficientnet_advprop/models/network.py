@@ -146,7 +146,7 @@ class Network(tf.keras.Model):
   def __init_subclass__(cls, **kwargs: Any):
     """Registers each network under its name for `.keras` files."""
     super().__init_subclass__(**kwargs)
-    tf.keras.saving.register_keras_serializable('efficientnet_advprop')(cls)
+    tf.keras.utils.register_keras_serializable('efficientnet_advprop')(cls)
 
   def get_config(self) -> dict[str, Any]:
     """Returns the arguments of the constructor."""
