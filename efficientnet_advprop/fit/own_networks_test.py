@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import pretrained
 from efficientnet_advprop.fit import advprop_model
 from efficientnet_advprop.layers import normalization
-from efficientnet_advprop.models import factory
 from efficientnet_advprop.training import trainer
 
 pytestmark = pytest.mark.skipif(
@@ -20,7 +20,7 @@ LABELS = np.random.default_rng(1).integers(0, 7, 12).astype('int32')
 
 def network(name='resnet-18', domains=('adversarial',), **settings):
   tf.keras.utils.set_random_seed(0)
-  return factory.build_model(
+  return pretrained.build_model(
     name, 7, domains, image_size=16, width_coefficient=0.125, **settings
   )
 

@@ -67,7 +67,7 @@ def test_drop_path_keeps_or_zeroes_whole_examples():
 @pytest.fixture(name='network')
 def _network():
   tf.keras.utils.set_random_seed(0)
-  return factory.build_model('resnet-18', 7, **_SMALL)
+  return pretrained.build_model('resnet-18', 7, **_SMALL)
 
 
 _IMAGES = np.random.default_rng(0).uniform(-1, 1, (8, 16, 16, 3))
@@ -99,7 +99,7 @@ def test_fit_trains_the_main_norms_alone_and_warns_of_nothing(network, caplog):
 @pytest.mark.parametrize('name', ['efficientnet-b0', 'resnet-18'])
 def test_a_keras_file_holds_network_domains_and_optimizer(name, tmp_path):
   tf.keras.utils.set_random_seed(0)
-  network = factory.build_model(
+  network = pretrained.build_model(
     name, 7, ('adversarial', 'strong'), depth_coefficient=0.1, **_SMALL
   )
   _compile(network)
