@@ -271,3 +271,18 @@ def test_an_image_of_the_right_size_is_left_alone():
   image = _scene(32, 32)
   result = preprocessing.evaluation_image(_encode(image), 32, 0)
   np.testing.assert_array_equal(result, image.astype(np.float32))
+
+
+def test_levels_are_clipped_and_rounded_half_to_even():
+  """For every half and its neighbours, eagerly and inside tf.data."""
+  halves = np.arange(-3, 259, 0.5, np.float32)
+  neighbours = [np.nextafter(halves, np.float32(s)) for s in (-1e3, 1e3)]
+  drawn = np.random.default_rng(0).uniform(-90, 350, 20_000)
+  values = np.concatenate([halves, *neighbours, drawn]).astype(np.float32)
+  expected = np.rint(np.clip(values, 0, 255)).astype(np.uint8)
+  eager = preprocessing.to_levels(tf.constant(values))
+  np.testing.assert_array_equal(eager, expected)
+  dataset = tf.data.Dataset.from_tensors(values).map(preprocessing.to_levels)
+  (mapped,) = dataset.as_numpy_iterator()
+  np.testing.assert_array_equal(mapped, expected)
+  assert mapped.dtype == np.uint8
