@@ -1,3 +1,4 @@
+import io
 import os
 import pathlib
 import re
@@ -6,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+from PIL import Image
 import pytest
 import tensorflow as tf
 
@@ -84,6 +86,25 @@ def test_bytes_signature_prepares_and_names(
   encoded = encoded[:batch_size]
   outputs = signatures['encoded_images'](image_bytes=tf.constant(encoded))
   _assert_outputs(outputs, network(_images(encoded), training=False))
+
+
+def test_photographs_are_turned_upright_as_in_evaluation(network, signatures):
+  rows, columns = np.mgrid[:60, :80]
+  pixels = np.stack([rows * 4, columns * 3, rows + columns], -1)
+  stored = Image.fromarray(pixels.astype(np.uint8))
+  exif = Image.Exif()
+  exif[0x0112] = 6  # The orientation: turned by a quarter.
+  files = []
+  for image, tags in ((stored, exif), (stored.rotate(-90, expand=True), b'')):
+    buffer = io.BytesIO()
+    image.save(buffer, 'JPEG', quality=100, subsampling=0, exif=tags)
+    files.append(buffer.getvalue())
+  outputs = signatures['encoded_images'](image_bytes=tf.constant(files))
+  turned, upright = _images(files)
+  # Two JPEGs of one picture differ by their rounding, in a level or two.
+  np.testing.assert_allclose(turned, upright, atol=4 / 127.5)
+  assert tf.reduce_max(abs(turned - upright[::-1])) > 0.5
+  _assert_outputs(outputs, network(_images(files), training=False))
 
 
 def test_undecodable_images_fail_their_request_alone(signatures, encoded):
