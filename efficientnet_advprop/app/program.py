@@ -93,19 +93,30 @@ def parser(
 
 
 def help_text(values: flags.FlagValues, description: str) -> str:
-  """Returns a description and the flags that this project declares."""
-  lines = [description.strip(), '', 'Flags:']
+  """Returns a description and the flags that this project declares.
+
+  Args:
+    values: flags; those of libraries are left out.
+    description: what the command does. Empty: the docstring of its file.
+  """
+  text = description or sys.modules['__main__'].__doc__ or ''
+  lines = [text.strip(), '', 'Flags:']
   for module, found in sorted(values.flags_by_module_dict().items()):
-    if module.startswith('absl.'):
+    # The running file's flags go by its path.
+    if not module.startswith((sys.argv[0], 'efficientnet_advprop.', 'tools.')):
       continue
     for flag in found:
       kind = '' if flag.boolean else f'=<{flag.flag_type()}>'
       lines.append(f'  --{flag.name}{kind}')
-      text = ' '.join((flag.help or '').split())
+      meaning = ' '.join((flag.help or '').split())
       if flag.default not in (None, ''):
-        text += f' Default: {flag.default}.'
+        meaning += f' Default: {flag.default}.'
       lines += textwrap.wrap(
-        text, 78, initial_indent=' ' * 6, subsequent_indent=' ' * 6
+        meaning,
+        78,
+        initial_indent=' ' * 6,
+        subsequent_indent=' ' * 6,
+        break_on_hyphens=False,
       )
   return '\n'.join(lines)
 

@@ -155,7 +155,7 @@ def test_without_primary_claims_all_share_one_error_rate():
   assert (first.word, first.corrected_word) == ('holds', 'undecided')
 
 
-@pytest.mark.parametrize('name', ['cifar10'])
+@pytest.mark.parametrize('name', ['cifar10', 'demo'])
 def test_published_reports_follow_from_their_results(name):
   """The tables of docs/results are those of the lines beside them."""
   suite = suite_lib.load(str(_SUITES[name]))
