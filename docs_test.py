@@ -461,20 +461,22 @@ def test_the_cost_table_counts_multiply_adds():
     assert f'{counted:.3g}' == written, network
 
 
-def _readme_python():
-  for block in _blocks('README.md'):
-    if block.language == 'python':
-      # A network of keras.applications takes half a minute to trace.
-      marks = [pytest.mark.slow] if 'applications' in block.text else []
-      yield pytest.param(block, id=block.heading.strip('# '), marks=marks)
+def _shown_python():
+  for page in ('README.md', 'docs/keras.md'):
+    for block in _blocks(page):
+      if block.language == 'python':
+        # A network of keras.applications takes half a minute to trace.
+        marks = [pytest.mark.slow] if 'applications' in block.text else []
+        name = block.heading.strip('# ')
+        yield pytest.param(block, id=f'{page}: {name}', marks=marks)
 
 
-@pytest.mark.parametrize('block', _readme_python())
-def test_the_python_of_the_readme_runs(block, tmp_path, monkeypatch):
+@pytest.mark.parametrize('block', _shown_python())
+def test_the_shown_python_runs(block, tmp_path, monkeypatch):
   """Each block by itself, as a reader would paste it."""
   monkeypatch.chdir(tmp_path)
   tf.keras.utils.set_random_seed(0)
-  exec(compile(block.text, f'README.md:{block.line}', 'exec'), {})
+  exec(compile(block.text, f'{block.page}:{block.line}', 'exec'), {})
 
 
 def test_shown_commands_use_the_environment_of_the_quick_start():
@@ -482,3 +484,22 @@ def test_shown_commands_use_the_environment_of_the_quick_start():
   for where, words in _fenced_commands():
     is_set_up = words[1:3] == ['-m', 'venv'] or where.startswith('docs/tpu.md')
     assert words[0].startswith('.venv') or is_set_up, f'{where}: {words}'
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_and_shows_its_outputs(monkeypatch):
+  """Cell by cell, in its folder, on the embedded data set."""
+  pyplot = pytest.importorskip('matplotlib.pyplot')
+  monkeypatch.setattr(pyplot, 'show', lambda: pyplot.close('all'))
+  monkeypatch.chdir(_ROOT / 'docs')
+  notebook = json.loads(_text('docs/any_network.ipynb'))
+  cells = [c for c in notebook['cells'] if c['cell_type'] == 'code']
+  assert [c['execution_count'] for c in cells] == list(range(1, len(cells) + 1))
+  kinds = {o['output_type'] for cell in cells for o in cell['outputs']}
+  assert kinds == {'stream', 'display_data'}
+  scope = {}
+  for number, cell in enumerate(cells, 1):
+    exec(compile(''.join(cell['source']), f'cell {number}', 'exec'), scope)
+  last = scope['history']
+  assert last['clean_loss'][-1] < last['clean_loss'][0]
+  assert scope['same']
