@@ -37,6 +37,9 @@ def _read_yaml(path: str, readers: tuple[str, ...]) -> dict:
   try:
     with tf.io.gfile.GFile(path) as file:
       values = yaml.safe_load(file.read()) or {}
+  except tf.errors.NotFoundError:
+    reason = 'a YAML file that exists; there is no such file'
+    raise ConfigError('config_file', path, reason) from None
   except tf.errors.OpError as error:
     reason = f'a readable YAML file ({error.message.split(";")[-1].strip()})'
     raise ConfigError('config_file', path, reason) from None

@@ -36,7 +36,7 @@ def test_a_broken_recipe_is_named_in_one_line(tmp_path, text, message):
 
 
 def test_a_missing_recipe_is_named():
-  with pytest.raises(config_lib.ConfigError, match='No such file'):
+  with pytest.raises(config_lib.ConfigError, match='no such file'):
     recipes.read_yaml('nowhere.yaml')
 
 

@@ -137,9 +137,16 @@ def to_levels(values: tf.Tensor) -> tf.Tensor:
   Returns:
     uint8, the same shape.
   """
-  # One pass through memory instead of four.
-  levels = tf.quantization.quantize(
-    values, 0.0, 255.0, tf.quint8, mode='SCALED', round_mode='HALF_TO_EVEN'
+  # One pass through memory instead of four. The raw operation, because
+  # tf.quantization.quantize warns of a function of its own.
+  levels = tf.raw_ops.QuantizeV2(
+    input=values,
+    min_range=0.0,
+    max_range=255.0,
+    T=tf.quint8,
+    mode='SCALED',
+    round_mode='HALF_TO_EVEN',
+    ensure_minimum_range=0.01,
   )
   return tf.bitcast(levels.output, tf.uint8)
 
