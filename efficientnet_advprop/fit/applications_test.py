@@ -12,7 +12,7 @@ NORMS = {
   'MobileNetV2': 52,
   'ResNet50': 53,
   'EfficientNetB0': 49,
-  'EfficientNetV2B0': 72,
+  'EfficientNetV2B0': 59,
   'DenseNet121': 121,
   'InceptionV3': 94,
 }
