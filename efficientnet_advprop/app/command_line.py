@@ -101,7 +101,7 @@ _FILE_ERRORS = (
 )
 
 
-def _run() -> Optional[int]:
+def _run() -> int:
   config_lib.check_choice('mode', FLAGS.mode, _MODES)
   config_lib.check_choice('strategy', FLAGS.strategy, devices.STRATEGIES)
   config = settings.resolve_config(
@@ -132,20 +132,22 @@ def _run() -> Optional[int]:
   if FLAGS.mode != 'export' and devices.compiles_layers(strategy):
     quiet.hide_note_on_compilation()
   if FLAGS.mode == 'eval':
-    print(modes.evaluate(config, strategy, model_dir))
-    return None
+    return _show(modes.evaluate(config, strategy, model_dir))
   if FLAGS.mode == 'export':
-    print(modes.export(config, model_dir, export_dir))
-    return None
+    return _show(modes.export(config, model_dir, export_dir))
   with folder.owned(strategy, model_dir):
     note = settings.note_on_data(config)
     if note:
       logging.info('%s', note)
     if FLAGS.mode == 'train':
       modes.train(config, strategy, model_dir)
-    else:
-      print(modes.train_and_eval(config, strategy, model_dir, export_dir))
-  return None
+      return 0
+    return _show(modes.train_and_eval(config, strategy, model_dir, export_dir))
+
+
+def _show(outcome: modes.Outcome) -> int:
+  print(outcome.text)
+  return outcome.exit_code
 
 
 def main(argv: Sequence[str]) -> Optional[int]:

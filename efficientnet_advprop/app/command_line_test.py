@@ -224,6 +224,33 @@ def test_evaluation_repeats_the_figures_of_training(run):
   assert after == pytest.approx(json.loads(before), rel=1e-5)
 
 
+def test_a_test_without_images_ends_the_run_before_its_first_step(
+  capsys, tmp_path
+):
+  settings = dict(
+    model_dir=str(tmp_path / 'run'),
+    config_file='hparams/demo.yaml',
+    params_override=(
+      'model.width_coefficient=0.25,model.depth_coefficient=0.1,'
+      'eval.tests.rare.split=rare'
+    ),
+  )
+  assert _run(**settings) == 2
+  line = _only_line(capsys)
+  assert "test 'rare': " in line
+  assert 'eval.tests.rare=null leaves it out' in line
+  assert not (tmp_path / 'run' / 'config.yaml').exists()
+
+
+def test_a_test_that_fails_at_the_end_is_said_by_the_exit_code(capsys, run):
+  model_dir, _ = run
+  override = 'eval.tests.rare.split=rare'
+  settings = dict(mode='eval', model_dir=str(model_dir))
+  assert _run(**settings, params_override=override) == 1
+  out = capsys.readouterr().out
+  assert 'The test rare failed: ' in out and 'auxiliary' in out
+
+
 def test_a_run_says_what_is_in_a_picture(capsys, run, tmp_path):
   model_dir, _ = run
   records = os.path.join(_ROOT, 'testdata', 'validation-00000-of-00002')

@@ -1,14 +1,18 @@
 """The modes of the command line: train, eval, train_and_eval and export."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import os
+from typing import NamedTuple
 
 from absl import logging
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import devices
 from efficientnet_advprop import export as export_lib
 from efficientnet_advprop.app import evaluating
+from efficientnet_advprop.app import readiness
+from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import files
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.evaluation import session as session_lib
@@ -16,11 +20,31 @@ from efficientnet_advprop.training import trainer as trainer_lib
 from efficientnet_advprop.weights import checkpoints
 
 
+class Outcome(NamedTuple):
+  """What a mode has found.
+
+  Attributes:
+    text: for the user.
+    failures: what failed at the end of the run, in a line each; everything else
+      is done.
+  """
+
+  text: str
+  failures: tuple[str, ...] = ()
+
+  @property
+  def exit_code(self) -> int:
+    """0, or `EXIT_INCOMPLETE` if something failed."""
+    return errors.EXIT_INCOMPLETE if self.failures else 0
+
+
 def train(
   config: config_lib.Config, strategy: tf.distribute.Strategy, model_dir: str
 ) -> None:
   """Trains, or goes on where an earlier run in `model_dir` stopped."""
-  _start(config, strategy, model_dir).train()
+  trainer = trainer_lib.Trainer(config, strategy, model_dir)
+  _start(trainer, config)
+  trainer.train()
 
 
 def train_and_eval(
@@ -28,16 +52,23 @@ def train_and_eval(
   strategy: tf.distribute.Strategy,
   model_dir: str,
   export_dir: str,
-) -> str:
+) -> Outcome:
   """Trains with evaluations on the way, runs all tests, exports.
 
+  What the end needs is checked before the first step. A test or an export that
+  fails all the same does not keep the rest from happening.
+
   Returns:
-    The results as a table, and where everything lies.
+    The results as a table, where everything is, and what failed.
   """
-  trainer = _start(config, strategy, model_dir)
+  if devices.is_chief(strategy):
+    readiness.check_export(config, export_dir)
+  trainer = trainer_lib.Trainer(config, strategy, model_dir)
   raw = config.eval.weights == 'raw'
   network = trainer.model if raw else trainer.average
   session = session_lib.Session(config, strategy, network, model_dir)
+  session.check_tests()
+  _start(trainer, config)
 
   def evaluate(step: int) -> None:
     result = session.run_plain(step)
@@ -51,26 +82,51 @@ def train_and_eval(
   picture = trainer.draw_attack()
   if picture:
     places['picture'] = picture
+  failures = _failed_tests(session)
   if trainer.is_chief:
-    exported = export_lib.export(config, model_dir, export_dir)
-    places['SavedModel'] = exported.version
+    try:
+      exported = export_lib.export(config, model_dir, export_dir)
+      places['SavedModel'] = exported.version
+    except (errors.DataError, errors.ExportError) as error:
+      logging.error('The export failed: %s', error)
+      failures.append(f'The export failed: {error}')
   places['tests'] = session.report_path
-  return _join(session.table(), places)
+  return _outcome(session, places, failures)
 
 
 def evaluate(
   config: config_lib.Config, strategy: tf.distribute.Strategy, model_dir: str
-) -> str:
+) -> Outcome:
   """Evaluates `eval.network`: the plain test, then the named ones.
 
   Returns:
-    The results as a table, and where the report lies.
+    The results as a table, where the report is, and which tests failed.
   """
   session = evaluating.run(config, strategy, model_dir)
-  return _join(session.table(), {'tests': session.report_path})
+  places = {'tests': session.report_path}
+  return _outcome(session, places, _failed_tests(session))
 
 
-def export(config: config_lib.Config, model_dir: str, export_dir: str) -> str:
+def _failed_tests(session: session_lib.Session) -> list[str]:
+  return [
+    f'The test {name} failed: {why}' for name, why in session.failures.items()
+  ]
+
+
+def _outcome(
+  session: session_lib.Session,
+  places: Mapping[str, str],
+  failures: Sequence[str],
+) -> Outcome:
+  text = _join(session.table(), places)
+  if failures:
+    text = '\n'.join([text, '', *failures])
+  return Outcome(text, tuple(failures))
+
+
+def export(
+  config: config_lib.Config, model_dir: str, export_dir: str
+) -> Outcome:
   """Exports the newest checkpoint.
 
   Returns:
@@ -79,17 +135,19 @@ def export(config: config_lib.Config, model_dir: str, export_dir: str) -> str:
   exported = export_lib.export(config, model_dir, export_dir)
   places = {'SavedModel': exported.version, 'report': exported.report_path}
   places.update(exported.files)
-  return _join(exported.agreement.text(), places)
+  return Outcome(_join(exported.agreement.text(), places))
 
 
-def _start(
-  config: config_lib.Config, strategy: tf.distribute.Strategy, model_dir: str
-) -> trainer_lib.Trainer:
-  """Creates the trainer and writes the resolved config beside its files."""
-  trainer = trainer_lib.Trainer(config, strategy, model_dir)
+def _start(trainer: trainer_lib.Trainer, config: config_lib.Config) -> None:
+  """Writes the resolved config next to the run's files, and says what starts.
+
+  Raises:
+    CheckpointError: there is no space for a checkpoint.
+  """
+  readiness.check_space(trainer)
   if trainer.is_chief:
     files.write(
-      os.path.join(model_dir, paths.CONFIG), config_lib.to_yaml(config)
+      os.path.join(trainer.model_dir, paths.CONFIG), config_lib.to_yaml(config)
     )
   parameters = sum(
     variable.shape.num_elements()
@@ -102,11 +160,10 @@ def _start(
     parameters / 1e6,
     config.train_steps,
     config.train.batch_size,
-    strategy.num_replicas_in_sync,
+    trainer.strategy.num_replicas_in_sync,
   )
   if trainer.restored:
     logging.info('Resuming from %s', trainer.restored)
-  return trainer
 
 
 def _join(text: str, places: Mapping[str, str]) -> str:

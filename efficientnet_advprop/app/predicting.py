@@ -11,13 +11,12 @@ import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.app import networks
+from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import files
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.base import progress
 from efficientnet_advprop.evaluation import pictures
 from efficientnet_advprop.evaluation import predictions
-
-EXIT_UNREADABLE = 1  # Some picture could not be read; all others are answered.
 
 _CSV, _JSON_LINES = '.csv', '.jsonl'
 
@@ -35,8 +34,8 @@ class Result(NamedTuple):
 
   @property
   def exit_code(self) -> int:
-    """0, or `EXIT_UNREADABLE`."""
-    return EXIT_UNREADABLE if self.unreadable else 0
+    """0, or `EXIT_INCOMPLETE` if a picture could not be read."""
+    return errors.EXIT_INCOMPLETE if self.unreadable else 0
 
 
 def run(

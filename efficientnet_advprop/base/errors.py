@@ -7,6 +7,7 @@ traceback.
 
 from typing import Any
 
+EXIT_INCOMPLETE = 1  # A part of the work failed and was reported.
 EXIT_USER_ERROR = 2
 EXIT_TERMINATED = 143  # As a shell reports a process that SIGTERM ended.
 

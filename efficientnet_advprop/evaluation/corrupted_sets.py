@@ -69,6 +69,20 @@ class _Job:
     return os.path.join(self.directory, self.name, name)
 
 
+def check(config: config_lib.Config) -> None:
+  """Checks that the images of a run can be corrupted.
+
+  Raises:
+    ConfigError: the images are too small.
+    DataError: a package is missing.
+  """
+  corruptions.package()
+  size = config.model.image_size
+  if size < corruptions.MIN_SIDE:
+    allowed = f'at least {corruptions.MIN_SIDE} for corruptions'
+    raise config_lib.ConfigError('model.image_size', size, allowed)
+
+
 def write(
   config: config_lib.Config,
   directory: str,
@@ -97,11 +111,8 @@ def write(
     DataError: the images cannot be read, the folder holds another test set, or
       a package is missing.
   """
-  corruptions.package()
-  size, split = config.model.image_size, config.data.eval_split
-  if size < corruptions.MIN_SIDE:
-    allowed = f'at least {corruptions.MIN_SIDE} for corruptions'
-    raise config_lib.ConfigError('model.image_size', size, allowed)
+  check(config)
+  split = config.data.eval_split
   source = sources.find(config.data, split)
   count = source.size if num_images is None else num_images
   if not 1 <= count <= source.size:

@@ -70,7 +70,7 @@ class Evaluator:
     """
     test = test or config_lib.NamedTestConfig()
     config, strategy = self._config, self.strategy
-    source, classes = images or self._find(test)
+    source, classes = images or self.find(test)
     if test.cue is not None:
       source = sources.with_cue(source, test.cue)
     # A small set need not fill a whole batch.
@@ -106,7 +106,7 @@ class Evaluator:
       )
     return result
 
-  def _find(self, test: config_lib.NamedTestConfig) -> image_sets.Images:
+  def find(self, test: config_lib.NamedTestConfig) -> image_sets.Images:
     """Finds the images of a test, once for all tests of the same images."""
     key = test.kind, test.dir, test.split, test.num_images
     if key not in self._found:

@@ -12,6 +12,7 @@ import os
 from typing import Callable, NamedTuple, Optional
 
 from absl import logging
+from google.protobuf import message
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
@@ -85,6 +86,52 @@ def find(config: config_lib.Config, test: config_lib.NamedTestConfig) -> Images:
   if len(classes) == data.num_classes:
     return Images(source)
   return Images(source, classes)
+
+
+def check_corrupted(
+  config: config_lib.Config, test: config_lib.NamedTestConfig
+) -> None:
+  """Checks that a corrupted set has all its folders, or can be made.
+
+  Only the first case is listed.
+
+  Raises:
+    ConfigError: the set cannot be made of such small images.
+    DataError: a corruption, a severity, a class or a package is missing.
+  """
+  if test.dir is None:
+    corrupted_sets.check(config)
+  elif not tfds_splits.is_tfds(test.dir):
+    _check_folders(test.dir)
+    first = corruptions.NAMES[0], corruptions.SEVERITIES[0]
+    expected = test.num_images or NUM_IMAGES.get(test.kind)
+    check_first(find_case(config, test, test.dir, *first, expected), test)
+
+
+def check_first(images: Images, test: config_lib.NamedTestConfig) -> None:
+  """Checks that the first record has the label, and the cue, of a test.
+
+  Raises:
+    DataError: one is missing or not in its range.
+  """
+  source = images.source
+  if test.cue is not None:
+    source = sources.with_cue(source, test.cue)
+  if source.labels is not None:
+    return
+  stored = iter(tf.data.TFRecordDataset(source.files[0]))
+  try:
+    example = tf.train.Example.FromString(next(stored).numpy())
+  except (StopIteration, tf.errors.OpError, message.DecodeError):
+    return  # Whether damage is allowed is decided when records are read.
+  last = source.first_label + source.num_classes - 1
+  for key in filter(None, (source.label_key, source.cue_key)):
+    values = example.features.feature[key].int64_list.value
+    if len(values) != 1 or not source.first_label <= values[0] <= last:
+      raise errors.DataError(
+        f'{source.files[0]}: record 0: {key} is missing or not in'
+        f' {source.first_label}..{last}'
+      )
 
 
 def find_corrupted(
@@ -169,7 +216,7 @@ def find_case(
   severity: int,
   expected: Optional[int],
 ) -> Images:
-  """The images of one corruption in one severity."""
+  """Finds the images of one corruption in one severity."""
   data = corrupted_sets.data_of(config.data, directory, name)
   split = str(severity)
   if tfds_splits.is_tfds(directory):
@@ -238,7 +285,7 @@ def _check_same_classes(folders: Sequence[str]) -> None:
 def settings(
   config: config_lib.Config, test: config_lib.NamedTestConfig
 ) -> Mapping[str, object]:
-  """What a result depends on beside the weights, as JSON values."""
+  """Returns what a result depends on besides the weights, as JSON values."""
   return {
     'test': config_lib.to_dict(test),
     'data_dir': test.dir or sources.data_dir(config.data),

@@ -28,11 +28,13 @@ class Run(NamedTuple):
     config: of the run.
     results: of the tests by their names, `PLAIN` for the plain one; see
       `Session.run_plain` and `Session.run_test`.
+    failures: why tests failed, by their names.
   """
 
   name: str
   config: config_lib.Config
   results: Mapping[str, evaluator.Result]
+  failures: Mapping[str, str] = {}
 
 
 def write(runs: Sequence[Run], directory: str) -> str:
@@ -54,6 +56,10 @@ def write(runs: Sequence[Run], directory: str) -> str:
     shown = [run for run in runs if 'errors' in run.results.get(name, {})]
     if shown:
       parts += [f'## {name}: errors, %', *_corrupted(shown, name, directory)]
+  for run in runs:
+    if run.failures:
+      lines = [f'- {name}: {why}' for name, why in run.failures.items()]
+      parts += [f'## Tests of {run.name} that failed', '\n'.join(lines)]
   path = os.path.join(directory, FILE_NAME)
   files.write(path, '\n\n'.join(parts) + '\n')
   return path

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import devices
+from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import files
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.base import progress
@@ -54,7 +55,12 @@ class Session:
     self._evaluator = evaluator.Evaluator(config, strategy, network)
     self._weights = weights or config.eval.weights
     self._is_writer = devices.is_chief(strategy)
+    self._has_workers = isinstance(
+      strategy, tf.distribute.MultiWorkerMirroredStrategy
+    )
     self._results: dict[str, evaluator.Result] = {}
+    # Which tests failed, and why, in a line.
+    self.failures: dict[str, str] = {}
 
   def run_plain(self, step: Optional[int]) -> evaluator.Result:
     """Evaluates `data.eval_split` and writes `eval.json`.
@@ -76,22 +82,50 @@ class Session:
     self._results[report.PLAIN] = result
     return result
 
+  def check_tests(self) -> None:
+    """Checks that the images of all tests are there, before hours of training.
+
+    Raises:
+      ConfigError, DataError: a test cannot run; one line names the test, and
+        the key that leaves it out.
+    """
+    self._evaluator.find(config_lib.NamedTestConfig())
+    for name, test in self._config.eval.tests.items():
+      key = f'eval.tests.{name}'
+      try:
+        if not image_sets.is_corrupted(test):
+          image_sets.check_first(self._evaluator.find(test), test)
+          continue
+        image_sets.check_corrupted(self._config, test)
+        if test.dir is None:
+          self._folder_of_corrupted(name)
+      except (errors.ConfigError, errors.DataError) as error:
+        raise errors.DataError(
+          f'test {name!r}: {error}; {key}=null leaves it out'
+        ) from error
+
   def run_named(self, step: Optional[int], digest: str) -> None:
     """Runs all of `eval.tests` and writes the report.
+
+    A test that fails over its data is logged as an error and kept in
+    `failures`; the others run all the same.
 
     Args:
       step: as for `run_plain`.
       digest: names the weights; a kept result of other weights is not taken.
-
-    Raises:
-      ConfigError: a corrupted set would have to be made and cannot be.
-      DataError: images are missing, damaged or not those of the set.
     """
     for name, test in self._config.eval.tests.items():
-      self._results[name] = self.run_test(name, test, step, digest)
+      try:
+        self._results[name] = self.run_test(name, test, step, digest)
+      except (errors.ConfigError, errors.DataError) as error:
+        if self._has_workers:
+          raise  # The others would wait for this one in the next test.
+        self._results.pop(name, None)
+        self.failures[name] = str(error)
+        logging.error('The test %s failed: %s', name, error)
     if self._is_writer:
       name = os.path.basename(os.path.abspath(self._folder))
-      run = report.Run(name, self._config, self._results)
+      run = report.Run(name, self._config, self._results, self.failures)
       report.write([run], os.path.join(self._folder, paths.EVALUATIONS))
 
   def run_test(
@@ -115,7 +149,8 @@ class Session:
       means; all are fractions.
 
     Raises:
-      ConfigError, DataError: as `run_named` raises them.
+      ConfigError: a corrupted set would have to be made and cannot be.
+      DataError: images are missing, damaged or not those of the set.
     """
     path = os.path.join(self._folder, paths.EVALUATIONS, f'{name}.json')
     evaluated = {'digest': digest, **image_sets.settings(self._config, test)}
@@ -178,12 +213,16 @@ class Session:
       tf.io.gfile.remove(path)
     return _summary(done, test)
 
-  def _make_corrupted(self, name: str, test: config_lib.NamedTestConfig) -> str:
-    """Corrupts `data.eval_split`, once; returns the folder."""
+  def _folder_of_corrupted(self, name: str) -> str:
     directory = os.path.join(self._folder, 'corrupted', name)
     if '://' in directory:
       allowed = 'a folder that tools/corrupt.py made, as model_dir is remote'
       raise config_lib.ConfigError(f'eval.tests.{name}.dir', None, allowed)
+    return directory
+
+  def _make_corrupted(self, name: str, test: config_lib.NamedTestConfig) -> str:
+    """Corrupts `data.eval_split`, once; returns the folder."""
+    directory = self._folder_of_corrupted(name)
     corrupted_sets.write(
       self._config,
       directory,
@@ -214,8 +253,8 @@ def _log_corruption(
   """Logs the mean error of a corruption whose severities are all finished."""
   keys = [_key(corruption, s) for s in corruptions.SEVERITIES]
   if all(key in done for key in keys):
-    errors = [1 - done[key]['top_1_accuracy'] for key in keys]
-    mean = sum(errors) / len(errors)
+    wrong = [1 - done[key]['top_1_accuracy'] for key in keys]
+    mean = sum(wrong) / len(wrong)
     logging.info(
       '%s: %s: error %.4f, %d of %d cases done',
       *(name, corruption, mean, len(done)),
@@ -242,7 +281,7 @@ def _summary(
   done: Mapping[str, evaluator.Result], test: config_lib.NamedTestConfig
 ) -> evaluator.Result:
   """Joins all cases, which hold equally many images, into one result."""
-  errors = {
+  wrong = {
     name: {
       severity: 1 - done[_key(name, severity)]['top_1_accuracy']
       for severity in corruptions.SEVERITIES
@@ -260,15 +299,15 @@ def _summary(
     'domain': test.domain,
     'errors': {  # As JSON has it, whose keys are strings.
       name: {str(severity): error for severity, error in row.items()}
-      for name, row in errors.items()
+      for name, row in wrong.items()
     },
-    'mean_errors': corruption_error.mean_errors(errors),
-    'unnormalized_mean_error': corruption_error.unnormalized_mean_error(errors),
+    'mean_errors': corruption_error.mean_errors(wrong),
+    'unnormalized_mean_error': corruption_error.unnormalized_mean_error(wrong),
   }
   if test.kind == 'imagenet_c':  # AlexNet has a figure for no other set.
-    summary['corruption_errors'] = corruption_error.corruption_errors(errors)
+    summary['corruption_errors'] = corruption_error.corruption_errors(wrong)
     summary['mean_corruption_error'] = corruption_error.mean_corruption_error(
-      errors
+      wrong
     )
   return summary
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -168,3 +169,72 @@ def test_what_is_wrong_with_a_set_ends_the_test(session, monkeypatch):
   test = config_lib.NamedTestConfig(kind='imagenet_c', dir='/c')
   with pytest.raises(errors.DataError, match='snow is missing'):
     session.run_test('c', test, 7, 'one')
+
+
+def _session_of(tests, tmp_path, folder='run'):
+  """A session on 7 images of the split `validation` and none of others."""
+  data = tmp_path / 'data'
+  data.mkdir()
+  tiny_data.write_split(data, 'validation', [7])
+  config = tiny_data.config(data)
+  tests = {k: config_lib.NamedTestConfig(**v) for k, v in tests.items()}
+  changed = dataclasses.replace(config.eval, tests=tests)
+
+  def network(images, training, domain):
+    return tf.one_hot(tf.zeros(images.shape[0], tf.int32), 3)
+
+  return session_lib.Session(
+    dataclasses.replace(config, eval=changed),
+    tf.distribute.OneDeviceStrategy('CPU:0'),
+    network,
+    f'{tmp_path}/{folder}',
+  )
+
+
+def test_a_failing_test_keeps_no_other_from_running(tmp_path, caplog):
+  tests = {'lost': {'split': 'stylized'}, 'there': {'split': 'validation'}}
+  session = _session_of(tests, tmp_path)
+  session.run_plain(3)
+  session.run_named(3, 'one')
+  assert list(session.failures) == ['lost']
+  assert "no images of the split 'stylized'" in session.failures['lost']
+  assert 'The test lost failed: ' in caplog.text
+  assert [line.split()[0] for line in session.table().splitlines()[2:]] == [
+    'main',
+    'there',
+  ]
+  with open(session.report_path, encoding='utf-8') as file:
+    text = file.read()
+  assert '## Tests of run that failed' in text and '- lost: ' in text
+  assert sorted(p.name for p in (tmp_path / 'run' / 'evals').iterdir()) == [
+    'report.md',
+    'there.json',
+  ]
+
+
+@pytest.mark.parametrize(
+  'test, words',
+  [
+    ({'split': 'stylized'}, "no images of the split 'stylized'"),
+    ({'cue': 'texture'}, 'image/texture/label is missing or not in 1..3'),
+    ({'kind': 'corruptions', 'dir': '/nowhere'}, '/nowhere: no such folder'),
+    ({'kind': 'corruptions'}, 'model.image_size: got 8; allowed: at least 32'),
+    ({'num_images': 6}, "'validation' holds 7 images, not 6"),
+  ],
+)
+def test_a_test_without_images_is_named_before_training(tmp_path, test, words):
+  session = _session_of({'odd': test, 'fine': {}}, tmp_path)
+  with pytest.raises(errors.DataError) as error:
+    session.check_tests()
+  message = str(error.value)
+  assert message.startswith("test 'odd': ") and words in message
+  assert message.endswith('; eval.tests.odd=null leaves it out')
+  assert '\n' not in message
+
+
+def test_a_remote_run_cannot_make_a_corrupted_set(tmp_path, monkeypatch):
+  monkeypatch.setattr(image_sets, 'check_corrupted', lambda *_: None)
+  tests = {'c': {'kind': 'corruptions'}}
+  session = _session_of(tests, tmp_path, folder='gs://bucket')
+  with pytest.raises(errors.DataError, match=r'tools/corrupt\.py'):
+    session.check_tests()
