@@ -99,8 +99,8 @@ def eval_dataset(
     [-1, 1]; `label`, int32 [batch]; `seed`, int32 [batch, 2], as for
     `train_dataset`; `weight`, float32 [batch]: 1, or 0 for those that only fill
     the last batches and for bad records that `data.max_bad_records` allows.
-    With a cue also `cue_label`, int32 [batch]. Every replica gets equally many
-    batches.
+    `position`, int32 [batch], in the order of reading. With a cue also
+    `cue_label`, int32 [batch]. Every replica gets equally many batches.
 
   Raises:
     ConfigError: the batch size does not divide by the number of replicas.
@@ -247,6 +247,7 @@ def _finish_evaluation(seed: int, count: int, batch: Batch) -> Batch:
   return {
     **batch,
     'image': preprocessing.normalize(batch['image']),
+    'position': tf.cast(position, tf.int32),
     'seed': _seeds(seed, position),
     'weight': tf.cast(counts, tf.float32),
   }

@@ -13,6 +13,7 @@ from efficientnet_advprop.data import bad_records
 from efficientnet_advprop.data import pipeline
 from efficientnet_advprop.data import sources
 from efficientnet_advprop.evaluation import image_sets
+from efficientnet_advprop.evaluation import mistakes
 from efficientnet_advprop.evaluation import scores
 from efficientnet_advprop.evaluation import shape_bias
 
@@ -49,6 +50,7 @@ class Evaluator:
     test: Optional[config_lib.NamedTestConfig] = None,
     report: Optional[Callable[[int, int], None]] = None,
     images: Optional[image_sets.Images] = None,
+    answers: Optional[list[mistakes.Answers]] = None,
   ) -> Result:
     """Runs one test.
 
@@ -57,6 +59,7 @@ class Evaluator:
         plain test.
       report: called with the numbers of images done and in all.
       images: of the test; None finds them.
+      answers: gets the answers to all images, of a test without an attack.
 
     Returns:
       `num_examples`, `loss` (mean cross-entropy without label smoothing),
@@ -81,11 +84,17 @@ class Evaluator:
     dataset = strategy.distribute_datasets_from_function(
       lambda context: pipeline.eval_dataset(config, source, context, batch_size)
     )
-    step = self.step_for(test, classes)
+    step = self.step_for(test, classes, answers is not None)
     totals = tf.constant(0.0, tf.float64)
+    if answers is not None:
+      answers.append(mistakes.Answers(source, config.data.num_classes))
     with bad_records.data_errors():
       for batch in dataset:
-        totals += tf.cast(step(batch), tf.float64)
+        sums = step(batch)
+        if answers is not None:
+          sums, *found = sums
+          answers[-1].add(*(value.numpy() for value in found))
+        totals += tf.cast(sums, tf.float64)
         if report is not None:
           report(int(totals[0]), source.size)
     if classes is not None and totals[1] > scores.IMPOSSIBLE_LOSS:
@@ -117,28 +126,36 @@ class Evaluator:
     self,
     test: config_lib.NamedTestConfig,
     classes: Optional[tuple[int, ...]] = None,
-  ) -> Callable[..., tf.Tensor]:
-    """The compiled step of a test, made once for what it computes.
+    with_answers: bool = False,
+  ) -> Callable[..., Any]:
+    """Returns the compiled step of a test, made once for what it computes.
 
     Args:
       test: see `evaluate`.
       classes: those that may be chosen; None for all.
+      with_answers: whether the step also returns answers.
 
     Returns:
       A function from a batch of `pipeline.eval_dataset`, distributed over the
-      replicas, to its sums: of `batch_sums`, then of the cue.
+      replicas, to its sums: of `batch_sums`, then of the cue. With answers, it
+      returns also what `mistakes.batch_answers` does, the mistakes of each
+      replica in a row of its own.
     """
     key = (test.domain, test.attack, test.restarts, test.cue, classes)
-    if key not in self._steps:
-      self._steps[key] = self._make_step(test, classes)
-    return self._steps[key]
+    if (*key, with_answers) not in self._steps:
+      step = self._make_step(test, classes, with_answers)
+      self._steps[(*key, with_answers)] = step
+    return self._steps[(*key, with_answers)]
 
   def _make_step(
-    self, test: config_lib.NamedTestConfig, classes: Optional[tuple[int, ...]]
-  ) -> Callable[..., tf.Tensor]:
+    self,
+    test: config_lib.NamedTestConfig,
+    classes: Optional[tuple[int, ...]],
+    with_answers: bool,
+  ) -> Callable[..., Any]:
     model, strategy = self._model, self.strategy
 
-    def replica_step(batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    def replica_step(batch: Mapping[str, tf.Tensor]) -> Any:
       def logits_fn(images: tf.Tensor) -> tf.Tensor:
         logits = model(images, training=False, domain=test.domain)
         return logits if classes is None else scores.masked_to(logits, classes)
@@ -151,13 +168,26 @@ class Evaluator:
       logits = logits_fn(batch['image'])
       found = scores.image_scores(logits, batch['label'])
       sums = scores.batch_sums(found, batch['weight'])
-      if test.cue is None:
+      if test.cue is not None:
+        sums = tf.concat([sums, shape_bias.conflict_sums(logits, batch)], 0)
+      if not with_answers:
         return sums
-      return tf.concat([sums, shape_bias.conflict_sums(logits, batch)], 0)
+      counts, worst = mistakes.batch_answers(logits, batch)
+      return sums, counts, self._in_own_row(worst)
 
     @tf.function(autograph=False)
-    def step(batch: Any) -> tf.Tensor:
-      sums = strategy.run(replica_step, args=(batch,))
-      return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
+    def step(batch: Any) -> Any:
+      found = strategy.run(replica_step, args=(batch,))
+      total = tf.distribute.ReduceOp.SUM
+      return tf.nest.map_structure(
+        lambda value: strategy.reduce(total, value, axis=None), found
+      )
 
     return step
+
+  def _in_own_row(self, values: tf.Tensor) -> tf.Tensor:
+    """Puts a replica's values into a row that no other replica adds to."""
+    context = tf.distribute.get_replica_context()
+    replicas = self.strategy.num_replicas_in_sync
+    row = tf.one_hot(context.replica_id_in_sync_group, replicas)
+    return row[:, None, None] * values[None]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 import os
 import platform
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from absl import logging
 import tensorflow as tf
@@ -12,11 +12,14 @@ from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.base import files
 from efficientnet_advprop.evaluation import corruptions
 from efficientnet_advprop.evaluation import evaluator
+from efficientnet_advprop.evaluation import mistakes
 from efficientnet_advprop.evaluation import tables
 
 PLAIN = 'main'  # The plain test's name among the names of tests.
 FILE_NAME = 'report.md'
 
+_CLASSES, _MISTAKES = 'classes.csv', 'mistakes.png'
+_MAX_ROWS, _MAX_PAIRS = 20, 10  # In tables of classes.
 _WIDTH, _HEIGHT = 9.0, 4.0  # Of plots, in inches.
 
 
@@ -29,12 +32,16 @@ class Run(NamedTuple):
     results: of the tests by their names, `PLAIN` for the plain one; see
       `Session.run_plain` and `Session.run_test`.
     failures: why tests failed, by their names.
+    answers: to the images of the plain test; None if they are not known.
+    class_names: one for each class.
   """
 
   name: str
   config: config_lib.Config
   results: Mapping[str, evaluator.Result]
   failures: Mapping[str, str] = {}
+  answers: Optional[mistakes.Answers] = None
+  class_names: Sequence[str] = ()
 
 
 def write(runs: Sequence[Run], directory: str) -> str:
@@ -52,6 +59,9 @@ def write(runs: Sequence[Run], directory: str) -> str:
   tf.io.gfile.makedirs(directory)
   parts = [f'# Tests of {" and ".join(run.name for run in runs)}', _facts(runs)]
   parts += ['## Top-1 accuracy, %', _accuracies(runs)]
+  parts += _biases(runs)
+  for run in runs:
+    parts += _classes(run, directory)
   for name in _names(runs):
     shown = [run for run in runs if 'errors' in run.results.get(name, {})]
     if shown:
@@ -97,9 +107,62 @@ def _accuracies(runs: Sequence[Run]) -> str:
     results = [run.results.get(name) for run in runs]
     known = next(result for result in results if result)
     cells = [_percent(r['top_1_accuracy']) if r else '' for r in results]
-    rows.append([name, known['domain'], str(known['num_examples']), *cells])
+    numbers = [str(r['num_examples']) if r else '-' for r in results]
+    images = numbers[0] if len(set(numbers)) == 1 else ' / '.join(numbers)
+    rows.append([name, known['domain'], images, *cells])
   header = ['test', 'norms', 'images', *(run.name for run in runs)]
   return tables.markdown(header, rows)
+
+
+def _biases(runs: Sequence[Run]) -> list[str]:
+  """The table of tests with a cue, a row for each test and run."""
+  rows = [
+    [*([run.name] if len(runs) > 1 else []), *row]
+    for run in runs
+    for row in tables.bias_rows(run.results)
+  ]
+  if not rows:
+    return []
+  header = [*(['network'] if len(runs) > 1 else []), *tables.BIAS_HEADER]
+  return ['## Shape bias', tables.markdown(header, rows)]
+
+
+def _classes(run: Run, directory: str) -> list[str]:
+  """Accuracy by class, confused pairs, and the picture of worst mistakes."""
+  answers, names = run.answers, run.class_names
+  if answers is None:
+    return []
+  rows = mistakes.class_rows(answers.counts, names)
+  shown = rows[:_MAX_ROWS]
+  mistakes.write_csv(os.path.join(directory, _CLASSES), answers, names)
+  title = '## Accuracy by class'
+  if len(shown) < len(rows):
+    title += f': the {len(shown)} least accurate of {len(rows)}'
+  parts = [
+    title,
+    tables.markdown(
+      ['class', 'images', 'top-1 %'],
+      [[r.name, str(r.images), _percent(r.accuracy)] for r in shown],
+    ),
+    f'[{_CLASSES}]({_CLASSES}) lists all classes.',
+  ]
+  pairs = mistakes.confused_pairs(answers.counts, names, _MAX_PAIRS)
+  if pairs:
+    parts += [
+      '## Most confused pairs',
+      tables.markdown(
+        ['class', 'taken for', 'images', 'of the class, %'],
+        [[p.label, p.answer, str(p.images), _percent(p.share)] for p in pairs],
+      ),
+    ]
+  path = os.path.join(directory, _MISTAKES)
+  if mistakes.draw(path, run.config, answers, names):
+    parts += [
+      '## Worst mistakes',
+      'The images of whose wrong class the network is surest.',
+      f'![Worst mistakes]({_MISTAKES})',
+    ]
+  return parts
 
 
 def _means(run: Run, name: str) -> Mapping[str, float]:

@@ -60,6 +60,22 @@ def test_a_run_on_imagenet_has_its_mce(tmp_path):
   assert (tmp_path / 'evals' / 'c.png').read_bytes().startswith(b'\x89PNG')
 
 
+def test_runs_on_other_numbers_of_images_say_so(tmp_path):
+  biased = dict(
+    _plain(0.5), num_examples=100, cue='texture', num_conflicts=80,
+    shape_accuracy=0.125, cue_accuracy=0.375, shape_bias=0.25,
+  )  # fmt: skip
+  runs = [
+    _run('one', {'main': _plain(0.5), 'stylized': biased}),
+    _run('two', {'main': {**_plain(0.6), 'num_examples': 499}}),
+  ]
+  report.write(runs, str(tmp_path))
+  text = (tmp_path / 'report.md').read_text()
+  assert '| main | main | 500 / 499 | 50.00 | 60.00 |' in text
+  assert '| stylized | main | 100 / - | 50.00 |  |' in text
+  assert '| one | stylized | texture | 12.50 | 37.50 | 25.00 | 80 |' in text
+
+
 @pytest.mark.parametrize('drawn', [True, False])
 def test_two_runs_side_by_side(tmp_path, monkeypatch, caplog, drawn):
   if not drawn:

@@ -21,11 +21,13 @@ from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import files
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.base import progress
+from efficientnet_advprop.data import sources
 from efficientnet_advprop.evaluation import corrupted_sets
 from efficientnet_advprop.evaluation import corruption_error
 from efficientnet_advprop.evaluation import corruptions
 from efficientnet_advprop.evaluation import evaluator
 from efficientnet_advprop.evaluation import image_sets
+from efficientnet_advprop.evaluation import mistakes
 from efficientnet_advprop.evaluation import report
 from efficientnet_advprop.evaluation import tables
 
@@ -54,6 +56,10 @@ class Session:
     self._config, self._folder = config, folder
     self._evaluator = evaluator.Evaluator(config, strategy, network)
     self._weights = weights or config.eval.weights
+    names = sources.label_names(config.data)
+    self._class_names = mistakes.class_names(names, config.data.num_classes)
+    # Of the last plain test.
+    self._answers: Optional[mistakes.Answers] = None
     self._is_writer = devices.is_chief(strategy)
     self._has_workers = isinstance(
       strategy, tf.distribute.MultiWorkerMirroredStrategy
@@ -76,9 +82,12 @@ class Session:
     """
     split = self._config.data.eval_split
     shown = progress.Progress(f'evaluating {split}')
-    result = self._with_facts(step, self._evaluator.evaluate(None, shown))
+    answers: list[mistakes.Answers] = []
+    found = self._evaluator.evaluate(None, shown, answers=answers)
+    (self._answers,) = answers
+    result = self._with_facts(step, found)
     self._write(os.path.join(self._folder, paths.EVALUATION), result)
-    _log(split, result)
+    self._log(split, result)
     self._results[report.PLAIN] = result
     return result
 
@@ -124,8 +133,14 @@ class Session:
         self.failures[name] = str(error)
         logging.error('The test %s failed: %s', name, error)
     if self._is_writer:
-      name = os.path.basename(os.path.abspath(self._folder))
-      run = report.Run(name, self._config, self._results, self.failures)
+      run = report.Run(
+        os.path.basename(os.path.abspath(self._folder)),
+        self._config,
+        self._results,
+        self.failures,
+        self._answers,
+        self._class_names,
+      )
       report.write([run], os.path.join(self._folder, paths.EVALUATIONS))
 
   def run_test(
@@ -165,12 +180,28 @@ class Session:
       found = self._evaluator.evaluate(test, shown)
     result = {**self._with_facts(step, found), 'evaluated': evaluated}
     self._write(path, result)
-    _log(name, result)
+    self._log(name, result)
     return result
 
   def table(self) -> str:
     """Formats the results as text, a row for each test."""
-    return tables.format_results(self._results)
+    return tables.format_results(self._results, self._shows_top_5)
+
+  @property
+  def _shows_top_5(self) -> bool:
+    return tables.shows_top_5(self._config.data.num_classes)
+
+  def _log(self, name: str, result: evaluator.Result) -> None:
+    top_5 = f'top-5 {result["top_5_accuracy"]:.4f}, '
+    logging.info(
+      '%s at step %s: top-1 %.4f, %sloss %.4f (%d images)',
+      name,
+      result['step'],
+      result['top_1_accuracy'],
+      top_5 if self._shows_top_5 else '',
+      result['loss'],
+      result['num_examples'],
+    )
 
   @property
   def report_path(self) -> str:
@@ -233,18 +264,6 @@ class Session:
       ),
     )
     return directory
-
-
-def _log(name: str, result: evaluator.Result) -> None:
-  logging.info(
-    '%s at step %s: top-1 %.4f, top-5 %.4f, loss %.4f (%d images)',
-    name,
-    result['step'],
-    result['top_1_accuracy'],
-    result['top_5_accuracy'],
-    result['loss'],
-    result['num_examples'],
-  )
 
 
 def _log_corruption(

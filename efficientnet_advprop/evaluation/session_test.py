@@ -22,11 +22,13 @@ class _Evaluator:
   def __init__(self):
     self.calls, self.killed_at = 0, None
 
-  def evaluate(self, test, report, images=None):
+  def evaluate(self, test, report, images=None, answers=None):
     if self.calls == self.killed_at:
       raise KeyboardInterrupt
     self.calls += 1
     report(5, 10)
+    if answers is not None:
+      answers.append(None)
     return {
       'num_examples': 10,
       'loss': 1.5,
@@ -207,9 +209,12 @@ def test_a_failing_test_keeps_no_other_from_running(tmp_path, caplog):
     text = file.read()
   assert '## Tests of run that failed' in text and '- lost: ' in text
   assert sorted(p.name for p in (tmp_path / 'run' / 'evals').iterdir()) == [
-    'report.md',
-    'there.json',
+    *('classes.csv', 'mistakes.png', 'report.md', 'there.json'),
   ]
+  # Three images are of each class but the first, whose answer is always given.
+  assert '| 1 | 2 | 0.00 |' in text and '| 0 | 3 | 100.00 |' in text
+  assert '| 1 | 0 | 2 | 100.00 |' in text
+  assert 'top-5' not in session.table()
 
 
 @pytest.mark.parametrize(

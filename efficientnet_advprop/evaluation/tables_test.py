@@ -17,6 +17,11 @@ def test_results_are_percentages():
   )
   row = tables.format_results({'clean': result}).splitlines()[-1]
   assert row.split() == ['clean', 'main', '77.60', '93.33', '3']
+  # Of five classes or fewer, top-5 is always 100%.
+  assert tables.shows_top_5(6) and not tables.shows_top_5(5)
+  text = tables.format_results({'clean': result}, with_top_5=False)
+  assert text.splitlines()[-1].split() == ['clean', 'main', '77.60', '3']
+  assert 'top-5' not in text
 
 
 def test_a_second_table_tells_the_shape_bias():
