@@ -203,7 +203,7 @@ def draw(
     share = f'{100 * mistake.probability:.0f}%'
     width = side // 6 - len(share) - 1  # A letter is 6 pixels wide.
     pen.text((left, top + side + 1), f'is {names[mistake.label]}', 'black')
-    answer = f'not {names[mistake.answer]}'[:width]
+    answer = f'seen as {names[mistake.answer]}'[:width]
     pen.text((left, top + side + 14), f'{answer} {share}', 'red')
   pixels = np.asarray(sheet)
   files.write(path, tf.io.encode_png(pixels).numpy())
