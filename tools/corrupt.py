@@ -49,6 +49,13 @@ _OVERRIDES = flags.DEFINE_string(
 _NUM_IMAGES = flags.DEFINE_integer(
   'num_images', None, 'At even distances. Default: all.', 1, flag_values=_FLAGS
 )
+_STRENGTHS = flags.DEFINE_string(
+  'strengths',
+  None,
+  'Whose strengths: cifar_c, imagenet_c, or imagecorruptions for those of the'
+  ' package. Default: cifar_c for images of 63 pixels or fewer, else imagenet_c.',
+  flag_values=_FLAGS,
+)
 _NUM_WORKERS = flags.DEFINE_integer(
   'num_workers', os.cpu_count(), 'Processes at work.', 1, flag_values=_FLAGS
 )
@@ -80,6 +87,7 @@ def main(_: Sequence[str]) -> None:
       _SEED.value or 0,
       _NUM_IMAGES.value,
       _NUM_WORKERS.value or 1,
+      _STRENGTHS.value,
       _log,
     )
   except (errors.UserError, OSError) as error:

@@ -22,6 +22,9 @@ class _Whitener:
 def _whitener(monkeypatch):
   monkeypatch.setattr(corruptions, 'package', lambda: _Whitener)
   monkeypatch.setattr(corruptions, 'NAMES', ('fog', 'contrast'))
+  monkeypatch.setattr(
+    corruptions, 'strengths_for', lambda _: 'imagecorruptions'
+  )
 
 
 def _run(*arguments):

@@ -105,7 +105,7 @@ def open_network(
   if exported_network.is_exported(path):
     return _exported(config, strategy, path)
   tf.keras.mixed_precision.set_global_policy(config.train.precision)
-  if not checkpoints.is_run(path):
+  if config.eval.network and not checkpoints.is_run(path):
     return _published(config, strategy, path)
   with strategy.scope():
     network, step = loading.restored(

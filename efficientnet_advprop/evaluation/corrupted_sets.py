@@ -63,6 +63,7 @@ class _Job:
   seed: int
   name: str
   severities: tuple[int, ...]
+  strengths: str
 
   def path(self, severity: int) -> str:
     name = f'{severity}-00000-of-00001'
@@ -89,6 +90,7 @@ def write(
   seed: int = 0,
   num_images: Optional[int] = None,
   num_workers: int = 1,
+  strengths: Optional[str] = None,
   report: Optional[Callable[[int, int], None]] = None,
 ) -> None:
   """Writes a split in all corruptions and severities as TFRecords.
@@ -104,6 +106,7 @@ def write(
     num_images: how many images, evenly spaced in the order of reading, which
       takes turns among files; None for all.
     num_workers: number of processes; 1 is this one alone.
+    strengths: one of `corruptions.STRENGTHS`; None for those of the image size.
     report: called with the number of corruptions done and their total.
 
   Raises:
@@ -118,12 +121,15 @@ def write(
   if not 1 <= count <= source.size:
     allowed = f'1 to {source.size}, the images of {split}'
     raise config_lib.ConfigError('num_images', count, allowed)
-  _check_manifest(config, directory, seed, count)
+  strengths = strengths or corruptions.strengths_for(config.model.image_size)
+  config_lib.check_choice('strengths', strengths, corruptions.STRENGTHS)
+  _check_manifest(config, directory, seed, count, strengths)
   jobs = []
   for name in corruptions.NAMES:
     os.makedirs(os.path.join(directory, name), exist_ok=True)
     job = _Job(
-      config, source, directory, count, seed, name, corruptions.SEVERITIES
+      *(config, source, directory, count, seed, name),
+      *(corruptions.SEVERITIES, strengths),
     )
     missing = [
       s for s in corruptions.SEVERITIES if not os.path.exists(job.path(s))
@@ -154,7 +160,11 @@ def _run(jobs: Sequence[_Job], num_workers: int) -> Iterator[None]:
 
 
 def _check_manifest(
-  config: config_lib.Config, directory: str, seed: int, count: int
+  config: config_lib.Config,
+  directory: str,
+  seed: int,
+  count: int,
+  strengths: str,
 ) -> None:
   """Records what the folder will hold, or compares it with the record."""
   facts = {
@@ -164,6 +174,7 @@ def _check_manifest(
     'eval_crop_padding': config.data.eval_crop_padding,
     'num_images': count,
     'seed': seed,
+    'strengths': strengths,
   }
   path = os.path.join(directory, MANIFEST)
   try:
@@ -175,6 +186,8 @@ def _check_manifest(
     return
   except ValueError:
     raise errors.DataError(f'{path}: not JSON; use another folder') from None
+  # Sets of earlier versions were the package's and do not say so.
+  found.setdefault('strengths', corruptions.PACKAGE)
   for key, value in facts.items():
     if found.get(key) != value:
       raise errors.DataError(
@@ -194,7 +207,7 @@ def _write(job: _Job) -> None:
     for index, image, label in _images(job):
       for severity, writer in writers.items():
         corrupted = corruptions.corrupt(
-          image, job.name, severity, job.seed, index
+          image, job.name, severity, job.seed, index, job.strengths
         )
         writer.write(_example(corrupted, label))
   for severity, path in temporary.items():

@@ -1,6 +1,7 @@
 """Whole test sets, with corruptions that cost nothing."""
 
 import dataclasses
+import json
 import os
 
 import numpy as np
@@ -30,6 +31,9 @@ def _config(tmp_path, monkeypatch):
 
   monkeypatch.setattr(corruptions, 'package', Package)
   monkeypatch.setattr(corruptions, 'NAMES', ('fog', 'frost'))
+  monkeypatch.setattr(
+    corruptions, 'strengths_for', lambda _: 'imagecorruptions'
+  )
   data = tmp_path / 'data'
   data.mkdir()
   tiny_data.write_split(data, 'validation', [4, 3])
@@ -109,3 +113,17 @@ def test_what_cannot_be_written_is_refused(config, tmp_path):
   with pytest.raises(config_lib.ConfigError, match='at least 32'):
     corrupted_sets.write(small, str(tmp_path / 'small'))
   assert not tf.io.gfile.exists(str(tmp_path / 'small'))
+
+
+def test_a_set_of_other_strengths_is_another_set(config, tmp_path):
+  directory = tmp_path / 'corrupted'
+  corrupted_sets.write(config, str(directory), num_images=1)
+  manifest = directory / corrupted_sets.MANIFEST
+  facts = json.loads(manifest.read_text())
+  assert facts.pop('strengths') == 'imagecorruptions'
+  manifest.write_text(json.dumps(facts))  # As earlier versions wrote it.
+  corrupted_sets.write(config, str(directory), num_images=1)
+  with pytest.raises(errors.DataError, match="strengths is 'imagecorruptions'"):
+    corrupted_sets.write(
+      config, str(directory), num_images=1, strengths='cifar_c'
+    )

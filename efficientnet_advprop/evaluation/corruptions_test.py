@@ -60,6 +60,11 @@ def test_noise_has_the_published_strength():
   for severity, scale in zip((1, 3), (0.08, 0.18)):
     noisy = corruptions.corrupt(grey, 'gaussian_noise', severity, 0) / 255.0
     assert np.std(noisy) == pytest.approx(scale, rel=0.05)
+  # CIFAR-10-C's at 32 pixels.
+  small = grey[:32, :32]
+  for severity, scale in zip((1, 5), (0.04, 0.10)):
+    noisy = corruptions.corrupt(small, 'gaussian_noise', severity, 0) / 255.0
+    assert np.std(noisy) == pytest.approx(scale, rel=0.05)
   darker = corruptions.corrupt(grey, 'brightness', 5, 0)
   np.testing.assert_allclose(darker / 255.0, 128 / 255 + 0.5, atol=0.01)
 

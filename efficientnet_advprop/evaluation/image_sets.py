@@ -286,10 +286,15 @@ def settings(
   config: config_lib.Config, test: config_lib.NamedTestConfig
 ) -> Mapping[str, object]:
   """Returns what a result depends on besides the weights, as JSON values."""
+  size = config.model.image_size
+  made = {}
+  if test.kind == 'corruptions' and test.dir is None:
+    made['strengths'] = corruptions.strengths_for(size)
   return {
     'test': config_lib.to_dict(test),
     'data_dir': test.dir or sources.data_dir(config.data),
     'split': test.split or config.data.eval_split,
-    'image_size': config.model.image_size,
+    'image_size': size,
     'eval_crop_padding': config.data.eval_crop_padding,
+    **made,
   }

@@ -245,7 +245,9 @@ class Session:
     return _summary(done, test)
 
   def _folder_of_corrupted(self, name: str) -> str:
-    directory = os.path.join(self._folder, 'corrupted', name)
+    size = self._config.model.image_size
+    strengths = corruptions.strengths_for(size)
+    directory = os.path.join(self._folder, 'corrupted', f'{name}-{strengths}')
     if '://' in directory:
       allowed = 'a folder that tools/corrupt.py made, as model_dir is remote'
       raise config_lib.ConfigError(f'eval.tests.{name}.dir', None, allowed)

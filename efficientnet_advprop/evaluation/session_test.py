@@ -159,7 +159,7 @@ def test_a_corrupted_set_is_made_once(
   test = config_lib.NamedTestConfig(kind='corruptions', num_images=3)
   session.run_test('c', test, 7, 'one')
   ((directory, settings),) = made
-  assert directory == str(tmp_path / 'run' / 'corrupted' / 'c')
+  assert directory == str(tmp_path / 'run' / 'corrupted' / 'c-cifar_c')
   assert settings['num_images'] == 3
 
 

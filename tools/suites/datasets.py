@@ -19,6 +19,7 @@ from efficientnet_advprop.data import sources
 from efficientnet_advprop.data import tfds_splits
 from efficientnet_advprop.data import tfrecords
 from efficientnet_advprop.evaluation import corrupted_sets
+from efficientnet_advprop.evaluation import corruptions
 from tools.suites import suite as suite_lib
 
 CORRUPTED = 'corrupted'  # The split that holds all corruptions together.
@@ -65,6 +66,8 @@ def prepare(
     corrupted,
     num_images=suite.corrupted_images,
     num_workers=num_workers,
+    # As the published results of the suites were made.
+    strengths=corruptions.PACKAGE,
     report=lambda done, total: logging.info(
       '%d of %d corruptions written', done, total
     ),
