@@ -53,7 +53,7 @@ _STRENGTHS = flags.DEFINE_string(
   'strengths',
   None,
   'Whose strengths: cifar_c, imagenet_c, or imagecorruptions for those of the'
-  ' package. Default: cifar_c for images of 63 pixels or fewer, else imagenet_c.',
+  ' package. Default: cifar_c up to 63 pixels, imagenet_c above.',
   flag_values=_FLAGS,
 )
 _NUM_WORKERS = flags.DEFINE_integer(
