@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop.data import preprocessing
+from efficientnet_advprop.export import onnx_files
 from efficientnet_advprop.export import saved_model
 from efficientnet_advprop.export import tflite
 
@@ -151,6 +152,21 @@ def test_python_without_a_server(version, encoded, tmp_path, monkeypatch):
   exec(client.replace(path, version), names)
   assert names['names'][0] == b'blue'
   assert np.all(np.diff(names['shares']) <= 0)
+
+
+def test_onnx(config, model_dir, version, network, tmp_path, monkeypatch):
+  pytest.importorskip('tf2onnx', reason='an extra')
+  pytest.importorskip('onnxruntime', reason='an extra')
+  model, _ = saved_model.restored_model(config, model_dir)
+  (tmp_path / 'model.onnx').write_bytes(onnx_files.convert(model))
+  shutil.copy(pathlib.Path(version, 'labels.txt'), tmp_path)
+  monkeypatch.chdir(tmp_path)
+  names: dict = {}
+  exec(_client('serving.md', 'onnxruntime'), names)
+  size = config.model.image_size
+  assert names['images'].shape == (2, size, size, 3)
+  expected = tf.nn.softmax(network(names['images']))
+  np.testing.assert_allclose(names['probabilities'], expected, atol=1e-5)
 
 
 @pytest.fixture
