@@ -111,7 +111,7 @@ class Reader:
       interpreter = tf.lite.Interpreter(
         model_content=content, num_threads=num_threads
       )
-    interpreter.allocate_tensors()
+      interpreter.allocate_tensors()
     self._interpreter = interpreter
     inputs = interpreter.get_input_details()[0]
     outputs = interpreter.get_output_details()[0]
