@@ -84,6 +84,16 @@ def check(config: config_lib.Config) -> None:
     raise config_lib.ConfigError('model.image_size', size, allowed)
 
 
+def strengths_of(directory: str) -> Optional[str]:
+  """Returns whose strengths a set has; None if its record does not say it."""
+  path = os.path.join(directory, MANIFEST)
+  try:
+    with tf.io.gfile.GFile(path) as file:
+      return json.loads(file.read()).get('strengths')
+  except (tf.errors.OpError, ValueError, AttributeError):
+    return None
+
+
 def write(
   config: config_lib.Config,
   directory: str,

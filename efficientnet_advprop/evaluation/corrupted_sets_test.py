@@ -121,7 +121,9 @@ def test_a_set_of_other_strengths_is_another_set(config, tmp_path):
   manifest = directory / corrupted_sets.MANIFEST
   facts = json.loads(manifest.read_text())
   assert facts.pop('strengths') == 'imagecorruptions'
+  assert corrupted_sets.strengths_of(str(directory)) == 'imagecorruptions'
   manifest.write_text(json.dumps(facts))  # As earlier versions wrote it.
+  assert corrupted_sets.strengths_of(str(directory)) is None
   corrupted_sets.write(config, str(directory), num_images=1)
   with pytest.raises(errors.DataError, match="strengths is 'imagecorruptions'"):
     corrupted_sets.write(

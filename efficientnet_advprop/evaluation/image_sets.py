@@ -287,14 +287,16 @@ def settings(
 ) -> Mapping[str, object]:
   """Returns what a result depends on besides the weights, as JSON values."""
   size = config.model.image_size
-  made = {}
-  if test.kind == 'corruptions' and test.dir is None:
-    made['strengths'] = corruptions.strengths_for(size)
+  strengths: Optional[str] = None
+  if test.kind == 'corruptions':
+    strengths = corruptions.strengths_for(size)
+    if test.dir is not None:
+      strengths = corrupted_sets.strengths_of(test.dir)
   return {
     'test': config_lib.to_dict(test),
     'data_dir': test.dir or sources.data_dir(config.data),
     'split': test.split or config.data.eval_split,
     'image_size': size,
     'eval_crop_padding': config.data.eval_crop_padding,
-    **made,
+    **({'strengths': strengths} if strengths else {}),
   }

@@ -194,6 +194,10 @@ def _corrupted(runs: Sequence[Run], name: str, directory: str) -> list[str]:
       'Means over the severities; AlexNet has no figures for this set, so that'
       ' there is no mCE.'
     )
+  for run in runs:
+    strengths = run.results[name].get('evaluated', {}).get('strengths')
+    if strengths:
+      parts.append(f'{run.name}: strengths of `{strengths}`.')
   rows = [
     [corruption, *(_percent(_means(run, name)[corruption]) for run in runs)]
     for corruption in corruptions.NAMES

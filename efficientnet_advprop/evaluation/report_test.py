@@ -84,8 +84,10 @@ def test_two_runs_side_by_side(tmp_path, monkeypatch, caplog, drawn):
     _run('one', {'main': _plain(0.5), 'c': _corrupted('corruptions', 1)}),
     _run('two', {'main': _plain(0.6), 'c': _corrupted('corruptions', 0.5)}),
   ]
+  runs[1].results['c']['evaluated']['strengths'] = 'cifar_c'
   report.write(runs, str(tmp_path))
   text = (tmp_path / 'report.md').read_text()
+  assert 'two: strengths of `cifar_c`.' in text and 'one: str' not in text
   assert '| main | main | 500 | 50.00 | 60.00 |' in text
   assert '| corruption | one, mean error | two, mean error |' in text
   assert '| fog | 43.00 | 21.50 |' in text
