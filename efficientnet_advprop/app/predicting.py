@@ -15,6 +15,7 @@ from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import files
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.base import progress
+from efficientnet_advprop.evaluation import imagenet_classes
 from efficientnet_advprop.evaluation import pictures
 from efficientnet_advprop.evaluation import predictions
 
@@ -140,7 +141,9 @@ def _config_of(network: str, pixels: Optional[str]) -> config_lib.Config:
     config = config_lib.load_config(saved)
     changed = dataclasses.replace(config.eval, network=None)
   else:
-    config = config_lib.Config()
+    # Of published weights; all other files say how many classes they have.
+    data = {'num_classes': len(imagenet_classes.synsets())}
+    config = config_lib.from_dict({'data': data})
     changed = dataclasses.replace(config.eval, network=network, pixels=pixels)
   return dataclasses.replace(config, eval=changed)
 

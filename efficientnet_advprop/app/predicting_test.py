@@ -177,3 +177,11 @@ def test_what_is_wrong_is_one_line(config, model_dir, photos, tmp_path):
   changed = dataclasses.replace(config, eval=other)
   with pytest.raises(config_lib.ConfigError, match=r'^eval\.pixels: '):
     predicting.run(changed, model_dir, [os.fspath(photos)])
+
+
+def test_published_weights_are_asked_by_their_file(tmp_path, photos):
+  path = os.fspath(tmp_path / 'weights.h5')
+  reference = tf.keras.applications.EfficientNetB0(weights=None)
+  reference.save_weights(path)
+  (found,) = predicting.predict(path, os.fspath(photos / 'blue.jpg'))
+  assert len(found.top) == 5 and found.class_name.isdigit()
