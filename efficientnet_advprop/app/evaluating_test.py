@@ -103,9 +103,10 @@ def test_files_have_the_figures_of_their_checkpoint(
   for network, folder in folders.items():
     evaluating.run(_with_network(config, network), strategy, model_dir)
     where = os.path.join(model_dir, 'exported', folder)
-    # Norms that it has not and gradients that it gives not are left out.
+    # Tests of norms and gradients that it does not have are left out.
     evals = sorted(os.listdir(os.path.join(where, 'evals')))
-    assert evals == ['hard.json', 'report.md']
+    made = ['classes.csv', 'hard.json', 'mistakes.png', 'report.md']
+    assert evals == made
     for test in ('eval.json', 'evals/hard.json'):
       found, expected = _read(where, test), _read(model_dir, test)
       for key in _FIGURES:
