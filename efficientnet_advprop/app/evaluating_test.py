@@ -136,7 +136,7 @@ def test_an_evaluation_lists_its_images_once(
   directory = str(tmp_path)
   tiny_data.write_class_folders(directory, {'train': 3, 'validation': 7})
   tests = {
-    'auxiliary': config_lib.TestConfig(domain='adversarial'),
+    'auxiliary': config_lib.NamedTestConfig(domain='adversarial'),
     'attacked': config.eval.tests['attacked'],
   }
   config = dataclasses.replace(
