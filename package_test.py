@@ -20,6 +20,7 @@ _FILES = {
   'requirements-export.txt': ('export',),
   'requirements-results.txt': ('results', 'robustness'),
   'requirements-robustness.txt': ('robustness',),
+  'requirements-weights.txt': ('weights',),
 }
 
 
