@@ -39,4 +39,6 @@ def weight_penalty(
   variables: Sequence[tf.Variable], weight_decay: float
 ) -> tf.Tensor:
   """Computes weight_decay * sum(v ** 2) / 2 over all values of `variables`."""
+  if not variables:
+    return tf.constant(0.0)
   return weight_decay * tf.add_n([tf.nn.l2_loss(v) for v in variables])

@@ -41,8 +41,8 @@ from efficientnet_advprop import devices
 from efficientnet_advprop.app import program
 from efficientnet_advprop.evaluation import evaluator
 from efficientnet_advprop.models import factory
-from efficientnet_advprop.training import optimization
-from efficientnet_advprop.training import trainer
+from efficientnet_advprop.training import optimizers
+from efficientnet_advprop.training import step as step_lib
 
 # Behind the package, which chooses Keras and kernels before TensorFlow loads.
 import tensorflow as tf  # isort: skip
@@ -132,12 +132,12 @@ def our_step(config: config_lib.Config, batch: dict[str, tf.Tensor]) -> Step:
       )
       for _ in range(2)
     )
-    optimizer = optimization.create_optimizer(config, model)
+    optimizer = optimizers.create_optimizer(config, model)
 
   @tf.function
   def step() -> tf.Tensor:
     arguments = model, average, optimizer, batch, config
-    return strategy.run(trainer.train_step, args=arguments)
+    return strategy.run(step_lib.train_step, args=arguments)
 
   return step
 

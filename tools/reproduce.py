@@ -35,6 +35,7 @@ from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.data import sources
 from efficientnet_advprop.evaluation import evaluator
+from efficientnet_advprop.training import stopping
 from efficientnet_advprop.training import trainer as trainer_lib
 from tools.suites import datasets
 from tools.suites import report as report_lib
@@ -114,11 +115,13 @@ def make_run(
   judge = evaluator.Evaluator(config, strategy, network)
   curve = runner_lib.Curve(model_dir)
 
-  def evaluate(step: int) -> None:
+  def evaluate(step: int) -> dict[str, float]:
     start = time.process_time()
-    accuracy = round(100 * judge.evaluate()['top_1_accuracy'], 3)
+    result = judge.evaluate()
+    accuracy = round(100 * result['top_1_accuracy'], 3)
     seconds = time.process_time() - start
     curve.add(round(step / config.steps_per_epoch, 2), accuracy, seconds)
+    return {k: v for k, v in result.items() if isinstance(v, float)}
 
   trainer.train(evaluate)
   trained = time.process_time()
@@ -162,7 +165,7 @@ def _single_run(suite: suite_lib.Suite, name: str, work_dir: str) -> None:
 
 def _stop(number: int, frame: object) -> None:
   del number, frame
-  raise trainer_lib.StoppedError('stopped; the same command goes on')
+  raise stopping.StoppedError('stopped; the same command goes on')
 
 
 def _reproduce() -> None:
@@ -211,7 +214,7 @@ def main(_: Sequence[str]) -> int:
     _reproduce()
   except (errors.UserError, OSError) as error:
     program.fail('reproduce', error)
-  except trainer_lib.StoppedError as stopped:
+  except stopping.StoppedError as stopped:
     print(f'reproduce: {stopped}', file=sys.stderr)
     return errors.EXIT_TERMINATED
   return 0

@@ -52,7 +52,7 @@ from efficientnet_advprop import devices
 from efficientnet_advprop.app import modes
 from efficientnet_advprop.app import program
 from efficientnet_advprop.base import paths
-from efficientnet_advprop.training import trainer
+from efficientnet_advprop.training import stopping
 from efficientnet_advprop.weights import checkpoints
 
 import tensorflow as tf  # isort: skip
@@ -121,7 +121,7 @@ def _work(model_dir: str) -> int:
   strategy = devices.create_strategy(name)
   try:
     modes.train(_config(FLAGS.steps), strategy, model_dir)
-  except trainer.StoppedError:
+  except stopping.StoppedError:
     return _TERMINATED
   return 0
 
@@ -270,7 +270,7 @@ def fingerprint(model_dir: Path) -> tuple[str, list[dict[str, Any]]]:
     digest.update(value.tobytes())
   lines = _lines(model_dir)
   for line in lines:
-    del line['images_per_second']
+    del line['images_per_second'], line['input_wait']
   return digest.hexdigest(), lines
 
 

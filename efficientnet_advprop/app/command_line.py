@@ -25,7 +25,7 @@ from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.base import quiet
 from efficientnet_advprop.config import recipes
-from efficientnet_advprop.training import trainer
+from efficientnet_advprop.training import stopping
 
 # Imported after the package, which selects Keras 2.
 import tensorflow as tf  # isort: skip
@@ -161,7 +161,7 @@ def main(argv: Sequence[str]) -> Optional[int]:
     return _run()
   except _FILE_ERRORS as error:
     raise errors.UserError(errors.first_line(error)) from error
-  except trainer.StoppedError as stopped:
+  except stopping.StoppedError as stopped:
     logging.info('%s', stopped)
     return errors.EXIT_TERMINATED
 

@@ -11,7 +11,7 @@ from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.models import factory
-from efficientnet_advprop.training import optimization
+from efficientnet_advprop.training import optimizers
 from efficientnet_advprop.weights import checkpoints
 from efficientnet_advprop.weights import loading
 from efficientnet_advprop.weights import readers
@@ -62,7 +62,7 @@ def import_weights(
   checkpoint = tf.train.Checkpoint(
     model=networks[0],
     ema=networks[1],
-    optimizer=optimization.create_optimizer(config, networks[0]),
+    optimizer=optimizers.create_optimizer(config, networks[0]),
   )
   _write_run(config, checkpoint, model_dir)
   return config

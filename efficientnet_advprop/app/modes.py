@@ -13,7 +13,6 @@ from efficientnet_advprop import export as export_lib
 from efficientnet_advprop.app import evaluating
 from efficientnet_advprop.app import readiness
 from efficientnet_advprop.base import errors
-from efficientnet_advprop.base import files
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.evaluation import session as session_lib
 from efficientnet_advprop.training import trainer as trainer_lib
@@ -70,10 +69,9 @@ def train_and_eval(
   session.check_tests()
   _start(trainer, config)
 
-  def evaluate(step: int) -> None:
+  def evaluate(step: int) -> dict[str, float]:
     result = session.run_plain(step)
-    scores = {k: v for k, v in result.items() if isinstance(v, float)}
-    trainer.write_scalars(step, scores, 'eval')
+    return {k: v for k, v in result.items() if isinstance(v, float)}
 
   trainer.train(evaluate)  # The last step is evaluated, too.
   session.run_named(trainer.step, checkpoints.digest(network))
@@ -139,16 +137,12 @@ def export(
 
 
 def _start(trainer: trainer_lib.Trainer, config: config_lib.Config) -> None:
-  """Writes the resolved config next to the run's files, and says what starts.
+  """Says what starts, once there is space for it.
 
   Raises:
     CheckpointError: there is no space for a checkpoint.
   """
   readiness.check_space(trainer)
-  if trainer.is_chief:
-    files.write(
-      os.path.join(trainer.model_dir, paths.CONFIG), config_lib.to_yaml(config)
-    )
   parameters = sum(
     variable.shape.num_elements()
     for variable in trainer.model.trainable_variables

@@ -10,6 +10,8 @@ _ROOT = _SHARE if os.path.isdir(_SHARE) else os.path.dirname(_PACKAGE)
 
 # Names under a run's model_dir.
 ATTACK_PICTURE = 'attack.png'
+BEST = 'best'  # The best checkpoint (train.keep_best).
+BEST_SCORES = 'best.json'  # The scores that it was chosen by.
 CHECKPOINTS = 'checkpoints'
 CONFIG = 'config.yaml'  # Every setting; feeding it back repeats the run.
 EVALUATION = 'eval.json'  # The last plain evaluation.

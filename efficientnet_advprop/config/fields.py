@@ -80,6 +80,8 @@ def allowed(hint: Any, meta: Mapping[str, Any]) -> str:
     return 'true or false'
   if hint in (int, float):
     return _allowed_range(meta, 'a whole number' if hint is int else 'a number')
+  if typing.get_origin(hint) is tuple and typing.get_args(hint)[0] is float:
+    return f'a list of rising numbers, each {_allowed_range(meta, "a number")}'
   names = ', '.join(meta.get('choices', ()))
   if typing.get_origin(hint) is tuple:
     return f'none, or one or a list of {names}'
@@ -101,7 +103,9 @@ def _checked(name: str, value: Any, hint: Any, meta: Mapping[str, Any]) -> Any:
       raise ConfigError(name, value, allowed(hint, meta))
     return check_choice(name, value, choices) if choices else value
   if typing.get_origin(hint) is tuple:
-    return _checked_names(name, value, hint, meta)
+    of_numbers = typing.get_args(hint)[0] is float
+    check = _checked_numbers if of_numbers else _checked_names
+    return check(name, value, hint, meta)
   if hint in (int, float):
     try:
       # YAML 1.1 reads `1e-5`, which has no dot, as a string.
@@ -128,6 +132,22 @@ def _checked_names(
   if not is_list or len({*map(str, names)} & {*meta['choices']}) < len(names):
     raise ConfigError(name, value, allowed(hint, meta))
   return tuple(names)
+
+
+def _checked_numbers(
+  name: str, value: Any, hint: Any, meta: Mapping[str, Any]
+) -> tuple[float, ...]:
+  """Returns `value` as rising numbers, or raises ConfigError."""
+  error = ConfigError(name, value, allowed(hint, meta))
+  if not isinstance(value, (list, tuple)):
+    raise error
+  try:
+    numbers = tuple(_checked(name, v, float, meta) for v in value)
+  except ConfigError:
+    raise error from None
+  if list(numbers) != sorted(set(numbers)):
+    raise error
+  return numbers
 
 
 class Checked:

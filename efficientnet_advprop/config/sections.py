@@ -24,6 +24,7 @@ IMAGENET_SETS = (
   *('imagenet_sketch', 'stylized_imagenet'),
 )
 _IMAGENET_CLASSES = 1000
+BEST_METRICS = ('top_1_accuracy', 'top_5_accuracy', 'loss')
 TEST_KINDS = ('split', 'corruptions', *IMAGENET_SETS)
 
 
@@ -230,8 +231,10 @@ class TrainConfig(fields.Checked):
   # Additional auxiliary domains of the method `fine_grained`, by their names.
   # Source: paper, section 4.2.
   domains: Mapping[str, DomainConfig] = dataclasses.field(default_factory=dict)
-  # Which rule updates the weights. Source: rmsprop in the paper, section 5.1.
-  optimizer: str = fields.field('rmsprop', choices=('rmsprop', 'sgd'))
+  # Which rule updates the weights. `adamw` is Keras's, which applies
+  # weight_decay to the weights themselves; with the others it is a penalty in
+  # the loss. Source: rmsprop in the paper, section 5.1.
+  optimizer: str = fields.field('rmsprop', choices=('rmsprop', 'sgd', 'adamw'))
   # Another run, or a checkpoint of it, from whose averaged weights a new run
   # starts. None: random weights.
   init_checkpoint: Optional[str] = fields.field(None)
@@ -248,18 +251,30 @@ class TrainConfig(fields.Checked):
   learning_rate: float = fields.field(0.016, low=0)
   # Epochs in which the rate rises linearly from 0. Source: official code.
   warmup_epochs: float = fields.field(5.0, low=0)
+  # `staircase` multiplies the rate by `decay_factor` every `decay_epochs`, or
+  # at each epoch of `decay_at`; `cosine` falls to 0 at the last step.
+  schedule: str = fields.field('staircase', choices=('staircase', 'cosine'))
   # Factor by which the rate falls every decay_epochs. Source: paper, section
   # 5.1.
   decay_factor: float = fields.field(0.97, above=0, high=1)
   # Epochs between two falls of the rate, counted from step 0. Source: paper,
   # section 5.1.
   decay_epochs: float = fields.field(2.4, above=0)
+  # Epochs at which the rate falls, in place of every decay_epochs.
+  decay_at: tuple[float, ...] = fields.field((), above=0)
   # Factor of half the sum of squares of all weights but those of norms, in the
   # loss. Source: paper, section 5.1.
   weight_decay: float = fields.field(1e-5, low=0)
+  # Whether the weights of norms decay, too.
+  decay_norms: bool = fields.field(False)
+  # Largest global norm of an update's gradients; larger ones are scaled down.
+  clip_norm: Optional[float] = fields.field(None, above=0)
   # Factor of the summed cross-entropies, not of the weight decay. With 2,
   # vanilla training has as large a loss as AdvProp, which sums two.
   loss_weight: float = fields.field(1.0, above=0, high=1000)
+  # Factor of the losses of all auxiliary passes. None: 1, the paper's sum; .5
+  # for `fast_advprop`, as its authors have it.
+  auxiliary_weight: float = fields.field(None, optional=True, low=0, high=1000)
   # Share of the label that is spread over all classes. Source: official code.
   label_smoothing: float = fields.field(0.1, low=0, high=0.99)
   # Decay of the moving average of weights and statistics for each step; 0 keeps
@@ -279,6 +294,24 @@ class TrainConfig(fields.Checked):
   keep_checkpoints: int = fields.field(3, low=1)
   # Epochs between two evaluations in train_and_eval.
   eval_epochs: float = fields.field(10.0, above=0)
+  # Metric of these evaluations whose best checkpoint is kept in `best/`, with
+  # --mode=train_and_eval; eval.checkpoint=best uses it.
+  keep_best: Optional[str] = fields.field(None, choices=BEST_METRICS)
+  # Number of evaluations without a better `keep_best` after which training
+  # ends. None: it never ends early.
+  patience: Optional[int] = fields.field(None, low=1)
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if self.auxiliary_weight is None:
+      fast = self.method == 'fast_advprop'
+      self._set('auxiliary_weight', 0.5 if fast else 1.0)
+    if self.patience is not None and self.keep_best is None:
+      allowed = f'none, or with train.keep_best: {", ".join(BEST_METRICS)}'
+      raise ConfigError('patience', self.patience, allowed)
+    if self.decay_at and self.schedule != 'staircase':
+      allowed = 'none with train.schedule=cosine'
+      raise ConfigError('decay_at', list(self.decay_at), allowed)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import pretrained
 from efficientnet_advprop.fit import advprop_model
 from efficientnet_advprop.layers import normalization
-from efficientnet_advprop.training import trainer
+from efficientnet_advprop.training import step as step_lib
 
 pytestmark = pytest.mark.skipif(
   hasattr(tf.keras, 'ops'), reason='the networks are of Keras 2'
@@ -57,7 +57,7 @@ def test_three_steps_equal_the_trainers(method, target):
 
   @tf.function  # As the trainer runs it.
   def peer_step(batch):
-    return trainer.train_step(peer, average, optimizer, batch, config)
+    return step_lib.train_step(peer, average, optimizer, batch, config)
 
   for step, start in enumerate((0, 4, 8)):
     rows = slice(start, start + 4)

@@ -90,7 +90,8 @@ def advprop(
   """Algorithm 1: clean and adversarial images, each through its own norms."""
   del step
   pair = _auxiliary_pass(network, batch, 'adversarial', 0, config.attack)
-  return [passes.clean_pass(batch), pair]
+  weight = config.train.auxiliary_weight
+  return [passes.clean_pass(batch), pair._replace(weight=weight)]
 
 
 def fine_grained(
@@ -115,8 +116,8 @@ def fine_grained(
     is_plain = domain.view == 'plain'
     image = batch['image' if is_plain else 'augmented_image']
     view = {**batch, 'image': image}
-    attack = domain.attack
-    result.append(_auxiliary_pass(network, view, name, index, attack))
+    made = _auxiliary_pass(network, view, name, index, domain.attack)
+    result.append(made._replace(weight=config.train.auxiliary_weight))
   return result
 
 

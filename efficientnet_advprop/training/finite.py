@@ -1,4 +1,4 @@
-"""Runs whose numbers are no longer finite: they stop before they save it."""
+"""Stops training before weights that are not finite are saved."""
 
 from collections.abc import Mapping, Sequence
 import math
@@ -33,10 +33,10 @@ def first_bad(
   return tf.where(is_first, index, found), tf.where(is_first, losses, seen)
 
 
-def stop(
+def error(
   step: int, losses: Mapping[str, float], learning_rate: float, saved: int
 ) -> errors.TrainingError:
-  """What to raise over losses that are not finite.
+  """Returns the error to raise over losses that are not finite.
 
   Args:
     step: the first one that had them, counted from 1.

@@ -38,7 +38,7 @@ def test_the_first_bad_step_is_remembered():
   ],
 )
 def test_the_cause_is_named(losses, cause):
-  line = str(finite.stop(7, losses, 0.25, 0))
+  line = str(finite.error(7, losses, 0.25, 0))
   assert line.startswith(f'step 7: {cause}')
   for word in ('a_loss 1.5', 'learning rate 0.25', 'no checkpoint yet'):
     assert word in line

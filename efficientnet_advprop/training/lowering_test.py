@@ -9,8 +9,8 @@ import tensorflow as tf
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.methods import paper
 from efficientnet_advprop.models import factory
-from efficientnet_advprop.training import optimization
-from efficientnet_advprop.training import trainer as trainer_lib
+from efficientnet_advprop.training import optimizers
+from efficientnet_advprop.training import step as step_lib
 
 _TINY = dict(image_size=16, width_coefficient=0.25, depth_coefficient=0.1)
 
@@ -48,7 +48,7 @@ def _step(config, num_steps=1):
     )
   finally:
     tf.keras.mixed_precision.set_global_policy('float32')
-  optimizer = optimization.create_optimizer(config, model)
+  optimizer = optimizers.create_optimizer(config, model)
   size = config.model.image_size
   batch = {
     'image': tf.random.stateless_uniform([4, size, size, 3], [0, 1], -1, 1),
@@ -57,7 +57,7 @@ def _step(config, num_steps=1):
   }
 
   def step(batch):
-    return trainer_lib.train_step(model, average, optimizer, batch, config)
+    return step_lib.train_step(model, average, optimizer, batch, config)
 
   return step, model, average, optimizer, batch, config
 

@@ -1,8 +1,9 @@
-"""What a run tells while it goes: log lines, metrics.jsonl, TensorBoard."""
+"""Training logs: console, metrics.jsonl, TensorBoard."""
 
 from collections.abc import Mapping
 import json
 import os
+from typing import NamedTuple
 
 from absl import logging
 import tensorflow as tf
@@ -11,6 +12,26 @@ from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.base import files
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.base import progress
+from efficientnet_advprop.training import boundaries
+
+# The log names the share of time that steps wait for input from here on.
+_NAMED_WAIT = 0.1
+
+
+class Timing(NamedTuple):
+  """How long steps took.
+
+  Attributes:
+    steps: number of steps.
+    seconds: duration of all of them.
+    waited: seconds of these in which a step waited for its batch.
+    compiles: whether the duration holds the compilation of the step.
+  """
+
+  steps: int
+  seconds: float
+  waited: float = 0.0
+  compiles: bool = False
 
 
 class Reporter:
@@ -24,13 +45,13 @@ class Reporter:
     start: int,
     writes: bool = True,
   ):
-    """Opens the files, without the lines that a resumed run will write again.
+    """Removes the lines of metrics.jsonl that a resumed run writes again.
 
     Args:
-      config: of the run.
-      model_dir: where `metrics.jsonl` lies.
-      writer: of the TensorBoard summaries.
-      start: the step from which the run goes on.
+      config: the run.
+      model_dir: folder of `metrics.jsonl`.
+      writer: writer of the TensorBoard summaries.
+      start: step from which the run resumes.
       writes: whether this process is the one that writes metrics.jsonl.
     """
     self._config = config
@@ -39,43 +60,75 @@ class Reporter:
     self._writes = writes
     if writes:
       _drop_lines_after(self._path, start)
-    # A step's, in each interval; evaluations and checkpoints do not count.
-    self._seconds: list[float] = []
+    self._timings: list[Timing] = []
+    # Of the last checkpoint and the last evaluation.
+    self._seconds = {'save': 0.0, 'evaluate': 0.0}
 
   def interval(
-    self, step: int, metrics: dict[str, float], steps: int, seconds: float
+    self, step: int, metrics: dict[str, float], timing: Timing
   ) -> None:
-    """Reports an interval of `steps` steps that ended with `step`."""
+    """Reports the log interval that ended with `step`."""
     config = self._config
-    rate = steps * config.train.batch_size / seconds
-    self._seconds.append(seconds / steps)
+    speed = {
+      'images_per_second': timing.steps
+      * config.train.batch_size
+      / timing.seconds,
+      'input_wait': timing.waited / timing.seconds,
+    }
+    self._timings.append(timing)
     values = {
       'step': step,
       'epoch': round(step / config.steps_per_epoch, 4),
       **metrics,
-      'images_per_second': round(rate, 2),
+      'images_per_second': round(speed['images_per_second'], 2),
+      'input_wait': round(speed['input_wait'], 4),
     }
     if self._writes:
       with tf.io.gfile.GFile(self._path, 'a') as file:
         file.write(json.dumps(values) + '\n')
-    scalars = {**metrics, 'images_per_second': rate}
-    write_scalars(self._writer, step, scalars, 'train')
-    logging.info('%s', self._line(step, metrics, rate))
+    write_scalars(self._writer, step, {**metrics, **speed}, 'train')
+    logging.info('%s', self._line(step, metrics, **speed))
 
-  def _line(self, step: int, metrics: dict[str, float], rate: float) -> str:
-    total = self._config.train_steps
+  def spent(self, what: str, seconds: float) -> None:
+    """Notes how long a checkpoint (`save`) or an evaluation took."""
+    self._seconds[what] = seconds
+
+  def _line(
+    self,
+    step: int,
+    metrics: dict[str, float],
+    images_per_second: float,
+    input_wait: float,
+  ) -> str:
     losses = ' '.join(
       f'{name[:-5]} {value:.3f}'
       for name, value in metrics.items()
       if name.endswith('_loss')
     )
-    # The first interval compiles the step and would spoil the estimate.
-    timed = self._seconds[1:][-10:] or self._seconds
-    left = (total - step) * sum(timed) / len(timed)
+    wait = ''
+    if input_wait >= _NAMED_WAIT:
+      wait = f'  {100 * input_wait:.0f}% waiting for input'
     return (
-      f'step {step}/{total}  epoch {step / self._config.steps_per_epoch:.1f}'
+      f'step {step}/{self._config.train_steps}'
+      f'  epoch {step / self._config.steps_per_epoch:.1f}'
       f'  loss {metrics["loss"]:.3f} ({losses})'
-      f'  {rate:.0f} images/s  {progress.format_seconds(left)} left'
+      f'  {images_per_second:.0f} images/s{wait}'
+      f'  {progress.format_seconds(self._left(step))} left'
+    )
+
+  def _left(self, step: int) -> float:
+    """Estimates the seconds left: steps, checkpoints and evaluations."""
+    recent = [timing for timing in self._timings if not timing.compiles][-10:]
+    recent = recent or self._timings
+    steps = sum(timing.steps for timing in recent)
+    seconds = sum(timing.seconds for timing in recent)
+    config = self._config
+    saves = boundaries.saves_left(step, config)
+    evaluations = boundaries.evaluations_left(step, config)
+    return (
+      (config.train_steps - step) * seconds / steps
+      + saves * self._seconds['save']
+      + evaluations * self._seconds['evaluate']
     )
 
 

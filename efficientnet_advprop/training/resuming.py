@@ -1,5 +1,10 @@
-"""On how many replicas a run began: going on elsewhere is never silent."""
+"""Records how a run was made: replica count and settings of every stretch.
 
+Nothing is recorded before the first step is made, so that a command that fails
+leaves the files of a run as they were.
+"""
+
+import datetime
 import json
 import os
 from typing import Optional
@@ -14,21 +19,56 @@ from efficientnet_advprop.data import ordering
 from efficientnet_advprop.data import records
 
 
-def record(context: tf.distribute.InputContext, model_dir: str) -> None:
-  """Writes down, in a new run's model_dir, where it begins."""
+def record_settings(
+  config: config_lib.Config, model_dir: str, step: int
+) -> None:
+  """Writes the settings of a run that begins, or resumes, at a step.
+
+  `config.yaml` holds the settings of the current stretch. Those of an earlier
+  one move to `config-until-step-<step>.yaml` when a run resumes with others, so
+  that the files together repeat the run.
+  """
+  path = os.path.join(model_dir, paths.CONFIG)
+  text = config_lib.to_yaml(config)
+  if step and tf.io.gfile.exists(path):
+    if _same(path, config):
+      return
+    with tf.io.gfile.GFile(path) as file:
+      saved = file.read()
+    earlier = os.path.join(model_dir, f'config-until-step-{step}.yaml')
+    # A stretch that was made from the same checkpoint before left nothing.
+    if not tf.io.gfile.exists(earlier):
+      files.write(earlier, saved)
+    today = datetime.date.today().isoformat()
+    text = (
+      f'# Since step {step}, on {today}. The settings before are in'
+      f' {os.path.basename(earlier)}.\n{text}'
+    )
+  files.write(path, text)
+
+
+def _same(path: str, config: config_lib.Config) -> bool:
+  try:
+    return config_lib.load_config(path) == config
+  except config_lib.ConfigError:
+    return False  # Written by another version.
+
+
+def record_layout(context: tf.distribute.InputContext, model_dir: str) -> None:
+  """Writes the replica count with which a new run begins."""
   path = os.path.join(model_dir, paths.LAYOUT)
   files.write_json(path, _layout(context))
 
 
-def check(
+def check_layout(
   config: config_lib.Config,
   source: records.Source,
   context: tf.distribute.InputContext,
   model_dir: str,
 ) -> None:
-  """Compares where a run continues with where it began.
+  """Compares the replicas of a run that resumes with those it began with.
 
-  Elsewhere, the same steps come out up to the order of sums, and the log says
+  On others the same steps come out up to the order of sums, and the log says
   so, unless the division of the batch takes part in what is computed.
 
   Raises:
@@ -51,7 +91,7 @@ def check(
       ' or another --model_dir',
     )
   logging.warning(
-    'This run began on %s and goes on on %s: the same steps up to the order of'
+    'This run began on %s and resumes on %s: the same steps up to the order of'
     ' sums, no longer the same bits',
     _describe(began),
     _describe(here),

@@ -29,9 +29,9 @@ def _context(replicas, hosts):
 
 def _check(directory, began, here, caplog, *overrides):
   """What the log says as a run goes on elsewhere."""
-  resuming.record(_context(*began), str(directory))
+  resuming.record_layout(_context(*began), str(directory))
   with caplog.at_level('WARNING', 'absl'):
-    resuming.check(
+    resuming.check_layout(
       _config(*overrides), _source(), _context(*here), str(directory)
     )
   return caplog.text
@@ -41,13 +41,13 @@ def test_the_same_place_is_not_worth_a_word(tmp_path, caplog):
   overrides = 'train.accumulation_steps=2', 'data.max_bad_records=1'
   assert not _check(tmp_path, (4, 2), (4, 2), caplog, *overrides)
   path = str(tmp_path / 'earlier_version')
-  resuming.check(_config(), _source(), _context(1, 1), path)
+  resuming.check_layout(_config(), _source(), _context(1, 1), path)
 
 
 def test_another_place_is_said(tmp_path, caplog):
   """All hosts share one order of so few images."""
   text = _check(tmp_path, (1, 1), (4, 2), caplog)
-  assert 'began on 1 replica(s) of 1 host(s) and goes on on 4' in text
+  assert 'began on 1 replica(s) of 1 host(s) and resumes on 4' in text
 
 
 @pytest.mark.parametrize(
@@ -70,4 +70,21 @@ def test_another_place_is_refused_where_it_would_change_the_run(
 
 def test_more_replicas_of_one_host_share_its_files(tmp_path, caplog):
   text = _check(tmp_path, (1, 1), (2, 1), caplog, 'data.shuffle_window=100')
-  assert 'goes on on 2' in text
+  assert 'resumes on 2' in text
+
+
+def test_every_stretch_keeps_its_settings(tmp_path):
+  """A run of two stretches; a third that left no checkpoint; a new start."""
+  first, second, third = (
+    _config(f'train.learning_rate={rate}') for rate in (0.1, 0.2, 0.3)
+  )
+  path, earlier = tmp_path / 'config.yaml', 'config-until-step-40.yaml'
+  resuming.record_settings(first, str(tmp_path), 0)
+  resuming.record_settings(first, str(tmp_path), 20)
+  assert [file.name for file in tmp_path.iterdir()] == ['config.yaml']
+  resuming.record_settings(second, str(tmp_path), 40)
+  resuming.record_settings(third, str(tmp_path), 40)
+  assert config_lib.load_config(str(path)) == third
+  assert config_lib.load_config(str(tmp_path / earlier)) == first
+  assert path.read_text().startswith('# Since step 40, on ')
+  assert earlier in path.read_text().splitlines()[0]

@@ -1,116 +1,53 @@
-"""The training loop: a compiled step, a host loop, checkpoints, resumption."""
+"""The training loop: compiled intervals of steps, checkpoints, resumption."""
 
-from collections.abc import Iterator, Mapping
-import contextlib
+from collections.abc import Mapping
+import functools
 import os
-import signal
-import threading
 import time
-from typing import Any, Callable, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 from absl import logging
 import numpy as np
 import tensorflow as tf
 
-from efficientnet_advprop import attacks
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import devices
-from efficientnet_advprop import losses as losses_lib
 from efficientnet_advprop.base import paths
+from efficientnet_advprop.base import progress
 from efficientnet_advprop.data import bad_records
 from efficientnet_advprop.data import pipeline
 from efficientnet_advprop.data import sources
-from efficientnet_advprop.methods import gradients as gradients_lib
+from efficientnet_advprop.methods import gradients
 from efficientnet_advprop.methods import passes
 from efficientnet_advprop.models import factory
 from efficientnet_advprop.training import attack_picture
+from efficientnet_advprop.training import best as best_lib
+from efficientnet_advprop.training import boundaries
 from efficientnet_advprop.training import finite
-from efficientnet_advprop.training import optimization
+from efficientnet_advprop.training import input_watch
+from efficientnet_advprop.training import optimizers
 from efficientnet_advprop.training import reporting
 from efficientnet_advprop.training import resuming
+from efficientnet_advprop.training import schedules
+from efficientnet_advprop.training import step as step_lib
+from efficientnet_advprop.training import stopping
 from efficientnet_advprop.weights import checkpoints
 from efficientnet_advprop.weights import transfer
 
-
-class StoppedError(Exception):
-  """SIGTERM or SIGINT arrived; the state is saved."""
-
-
-# Plain Python, which AutoGraph would take seconds to rewrite.
-@tf.autograph.experimental.do_not_convert
-def train_step(
-  model: tf.keras.Model,
-  average: tf.keras.Model,
-  optimizer: tf.keras.optimizers.Optimizer,
-  batch: passes.Batch,
-  config: config_lib.Config,
-) -> tf.Tensor:
-  """One update on one replica's share of a global batch.
-
-  Args:
-    model: the network.
-    average: its moving average, updated too.
-    optimizer: whose `iterations` is the step.
-    batch: `image`, `label` and `seed` of this replica.
-    config: of the run.
-
-  With `train.accumulation_steps` the batch is cut into parts, attacked and run
-  one after another. The update is that of the sum of their gradients; each
-  part's norms see that part alone, and move once for each.
-
-  Returns:
-    Losses, float32 [1 + passes], as this replica's share of a sum over
-    replicas: the total (weight penalty included), then each pass's own.
-  """
-  variables = model.trainable_variables
-  parts = config.train.accumulation_steps
-  size = batch['label'].shape[0] // parts
-  losses, gradients = _part_of_step(
-    model, _part(batch, 0, size), config, optimizer.iterations
-  )
-  for index in range(1, parts):
-    # Not before the part in front is done and its memory free.
-    with tf.control_dependencies([losses, *gradients]):
-      part = _part(batch, index, size)
-    more = _part_of_step(model, part, config, optimizer.iterations)
-    losses += more[0]
-    gradients = [a + b for a, b in zip(gradients, more[1])]
-  decay = optimization.average_decay(
-    optimizer.iterations, config.train.ema_decay
-  )
-  optimizer.apply_gradients(zip(gradients, variables))
-  optimization.update_average(average, model, decay)
-  return losses
+# Evaluates the network after a step; returns its scores by their names.
+Evaluate = Callable[[int], Mapping[str, float]]
 
 
-def _part(batch: passes.Batch, index: int, size: int) -> passes.Batch:
-  """Rows `index * size` and so on of a batch."""
-  start = index * size
-  return {name: values[start : start + size] for name, values in batch.items()}
+class _Sums(NamedTuple):
+  """What the steps of an interval leave; the next ones of it add to it."""
 
-
-def _part_of_step(
-  model: tf.keras.Model,
-  batch: passes.Batch,
-  config: config_lib.Config,
-  step: tf.Tensor,
-) -> gradients_lib.Result:
-  """The losses and gradients of a part of the global batch."""
-  parts = tf.distribute.get_strategy().num_replicas_in_sync
-  parts *= config.train.accumulation_steps
-  decayed = optimization.decayed_variables(model)
-  return gradients_lib.of_part(
-    model,
-    batch,
-    config,
-    step,
-    parts,
-    lambda: losses_lib.weight_penalty(decayed, config.train.weight_decay),
-  )
+  losses: tf.Tensor  # float32 [1 + passes], summed over the steps
+  found: tf.Tensor  # index of the first step with losses that are not finite
+  bad: tf.Tensor  # its losses, float32 [1 + passes]
 
 
 class Trainer:
-  """A run in a model_dir: created anew, or where an earlier one stopped."""
+  """A run in a model_dir: a new one, or one that resumes."""
 
   def __init__(
     self,
@@ -121,9 +58,9 @@ class Trainer:
     """Creates the variables and restores the newest checkpoint, if any.
 
     Args:
-      config: of the run.
+      config: the run.
       strategy: where the steps run.
-      model_dir: for checkpoints, metrics and summaries.
+      model_dir: folder of checkpoints, metrics and summaries.
 
     Raises:
       ConfigError: the batch size does not divide.
@@ -144,7 +81,7 @@ class Trainer:
     with strategy.scope():
       self.model = self._create_model()
       self.average = self._create_model()
-      self.optimizer = optimization.create_optimizer(config, self.model)
+      self.optimizer = optimizers.create_optimizer(config, self.model)
     checkpoint = tf.train.Checkpoint(
       model=self.model, ema=self.average, optimizer=self.optimizer
     )
@@ -161,11 +98,13 @@ class Trainer:
       for shadow, variable in zip(self.average.variables, self.model.variables):
         shadow.assign(variable)
     self._last_saved = self.step
-    self._stop = False
-    self._writer = tf.summary.create_noop_writer()
-    if self.is_chief:
-      summaries = os.path.join(model_dir, paths.SUMMARIES)
-      self._writer = tf.summary.create_file_writer(summaries)
+    self._best: Optional[best_lib.Best] = None
+    if config.train.keep_best:
+      self._best = best_lib.Best(config, checkpoint, model_dir, self.is_chief)
+    self._stopper = stopping.Stopper()
+    self._watch = input_watch.InputWatch()
+    self._context: Optional[tf.distribute.InputContext] = None
+    self._began = False
 
   def _create_model(self) -> tf.keras.Model:
     return factory.create_model(
@@ -184,10 +123,19 @@ class Trainer:
 
   @property
   def step(self) -> int:
+    """Number of updates that were made."""
     return int(self.optimizer.iterations.numpy())
 
-  def train(self, evaluate: Optional[Callable[[int], None]] = None) -> None:
-    """Trains to the last step.
+  @functools.cached_property
+  def _writer(self) -> tf.summary.SummaryWriter:
+    """Writer of the TensorBoard summaries; its first use creates the file."""
+    if not self.is_chief:
+      return tf.summary.create_noop_writer()
+    summaries = os.path.join(self.model_dir, paths.SUMMARIES)
+    return tf.summary.create_file_writer(summaries)
+
+  def train(self, evaluate: Optional[Evaluate] = None) -> None:
+    """Trains to the last step, or until `train.patience` is at its end.
 
     Args:
       evaluate: called with the step every `train.eval_epochs` epochs and after
@@ -201,45 +149,80 @@ class Trainer:
       StoppedError: a signal arrived; the state is saved.
     """
     config, step = self.config, self.step
-    reporter = reporting.Reporter(
-      config, self.model_dir, self._writer, step, self.is_chief
-    )
+    if self._best is not None:
+      self._best.resume(step)
+    iterator = iter(self._dataset(step))
+    run_steps = self._compile_steps()
+    reporter: Optional[reporting.Reporter] = None
+    watched = devices.lost_workers_named(self.strategy)
+    with watched, self._stopper, self._watch.reporting():
+      # The last run may have been stopped during this evaluation.
+      if step and boundaries.is_evaluated(step, config):
+        self._evaluate(evaluate, step)
+      while step < config.train_steps and not self._is_settled():
+        end = boundaries.next_boundary(step, config)
+        metrics, timing = self._interval(run_steps, iterator, step, end)
+        if reporter is None:
+          reporter = reporting.Reporter(
+            config, self.model_dir, self._writer, step, self.is_chief
+          )
+        reporter.interval(end, metrics, timing)
+        step = end
+        evaluates = boundaries.is_evaluated(step, config)
+        stops = self._stops()
+        if stops or evaluates or boundaries.is_saved(step, config):
+          reporter.spent('save', _seconds(self._save, step))
+        if evaluates and not (stops and step < config.train_steps):
+          seconds = _seconds(self._evaluate, evaluate, step)
+          reporter.spent('evaluate', seconds)
+          stops = self._stops()
+        if stops and step < config.train_steps:
+          raise stopping.StoppedError(
+            f'stopped at step {step}; the state is saved'
+          )
 
+  def _dataset(self, step: int) -> tf.distribute.DistributedDataset:
+    """Opens the training data from a step on."""
+    config = self.config
     source = sources.find(config.data, config.data.train_split)
 
     def dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
+      self._context = context
       if self.restored:
-        resuming.check(config, source, context, self.model_dir)
-      elif self.is_chief:
-        resuming.record(context, self.model_dir)
+        resuming.check_layout(config, source, context, self.model_dir)
       return pipeline.train_dataset(
         config, source, step, context, config.two_views
       )
 
-    iterator = iter(self.strategy.distribute_datasets_from_function(dataset))
-    run_steps = self._compile_steps()
-    watched = devices.lost_workers_named(self.strategy)
-    with watched, _signals(self._request_stop):
-      if evaluate is not None and step and is_evaluated(step, config):
-        evaluate(step)  # The run may have ended in the midst of it.
-      while step < config.train_steps:
-        end = next_boundary(step, config)
-        metrics, seconds = self._interval(run_steps, iterator, step, end)
-        reporter.interval(end, metrics, end - step, seconds)
-        step = end
-        evaluates = is_evaluated(step, config)
-        stops = self._stops()
-        if stops or evaluates or is_saved(step, config):
-          self._save(step)
-        if stops and step < config.train_steps:
-          raise StoppedError(f'stopped at step {step}; the state is saved')
-        if evaluate is not None and evaluates:
-          evaluate(step)
+    return self.strategy.distribute_datasets_from_function(dataset)
+
+  def _begin(self, step: int) -> None:
+    """Records the run, now that a first step after `step` was made."""
+    self._began = True
+    if not self.is_chief:
+      return
+    tf.io.gfile.makedirs(self.model_dir)
+    if not self.restored:
+      assert self._context is not None
+      resuming.record_layout(self._context, self.model_dir)
+    resuming.record_settings(self.config, self.model_dir, step)
 
   def _save(self, step: int) -> None:
     finite.check_weights(self.model.trainable_variables, step, self._last_saved)
     self._manager.save(step)
     self._last_saved = step
+
+  def _evaluate(self, evaluate: Optional[Evaluate], step: int) -> None:
+    if evaluate is None:
+      return
+    scores = evaluate(step)
+    self.write_scalars(step, scores, 'eval')
+    if self._best is not None:
+      self._best.judge(step, scores)
+
+  def _is_settled(self) -> bool:
+    """Whether `train.patience` evaluations have brought no better one."""
+    return self._best is not None and self._best.is_settled
 
   def write_scalars(
     self, step: int, values: Mapping[str, float], group: str
@@ -257,26 +240,10 @@ class Trainer:
     domain = 'adversarial'
     if domain not in self.config.auxiliary_domains:
       return None
-    data = self.config.data
-    dataset = pipeline.eval_dataset(
-      self.config, sources.find(data, data.eval_split), batch_size=num_images
+    shown = attack_picture.attacked(
+      self.average, self.config, domain, num_images
     )
-    batch = next(iter(dataset))
-
-    @tf.function
-    def attack(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-      return attacks.attack(
-        lambda x: self.average(x, training=False, domain=domain),
-        images,
-        labels,
-        self.config.attack,
-        tf.constant([0, 0]),
-      )
-
-    adversarial = attack(batch['image'], batch['label'])
-    pixels = attack_picture.attack_grid(
-      batch['image'].numpy(), adversarial.numpy()
-    )
+    pixels = attack_picture.draw(shown, self.config.attack.epsilon)
     path = os.path.join(self.model_dir, paths.ATTACK_PICTURE)
     if self.is_chief:
       attack_picture.write_png(path, pixels)
@@ -285,110 +252,109 @@ class Trainer:
     self._writer.flush()
     return path
 
-  def _request_stop(self) -> None:
-    logging.info('Signal received: stopping after this log interval')
-    self._stop = True
-
   def _stops(self) -> bool:
     """Whether a signal has arrived, here or at another worker.
 
     All must agree, for all of them save.
     """
-    strategy = self.strategy
+    strategy, requested = self.strategy, self._stopper.requested
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-      return self._stop
+      return requested
 
     @tf.function
     def count(own: tf.Tensor) -> tf.Tensor:
       flags = strategy.run(tf.identity, args=(own,))
       return strategy.reduce(tf.distribute.ReduceOp.SUM, flags, axis=None)
 
-    return bool(count(tf.constant(float(self._stop))) > 0)
+    return bool(count(tf.constant(float(requested))) > 0)
 
-  def _compile_steps(self) -> Callable[..., tf.Tensor]:
-    """The host loop: steps on all replicas, summing up their losses."""
+  def _compile_steps(self) -> Callable[..., _Sums]:
+    """Returns the host loop: steps on all replicas, summing their losses."""
     strategy, config = self.strategy, self.config
 
     def replica_step(batch: passes.Batch) -> tf.Tensor:
-      return train_step(self.model, self.average, self.optimizer, batch, config)
-
-    num_losses = 1 + len(gradients_lib.loss_names(config))
+      return step_lib.train_step(
+        self.model, self.average, self.optimizer, batch, config
+      )
 
     @tf.function
-    def run_steps(iterator: Any, num_steps: tf.Tensor) -> Any:
-      totals = bad = tf.zeros([num_losses])
-      found = tf.constant(-1)
-      for index in tf.range(num_steps):
-        losses = strategy.run(replica_step, args=(next(iterator),))
+    def run_steps(
+      iterator: Any, first: tf.Tensor, end: tf.Tensor, sums: _Sums
+    ) -> _Sums:
+      totals, found, bad = sums
+      for index in tf.range(first, end):
+        batch = self._watch.next(iterator, totals)
+        losses = strategy.run(replica_step, args=(batch,))
         losses = strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
         found, bad = finite.first_bad(losses, index, found, bad)
         totals += losses
-      return totals, found, bad
+      return _Sums(totals, found, bad)
 
     return run_steps
 
   def _interval(
+    self, run_steps: Callable[..., _Sums], iterator: Any, start: int, end: int
+  ) -> tuple[dict[str, float], reporting.Timing]:
+    """Runs steps `start` to `end`; returns their mean losses and the time."""
+    zeros = tf.zeros([1 + len(gradients.loss_names(self.config))])
+    sums = _Sums(zeros, tf.constant(-1), zeros)
+    done, timing = 0, None
+    if not self._began:
+      # The first step separately: it compiles, and proves that the data and
+      # the settings work before anything of the run is written.
+      logging.info('Compiling the training step; large networks take minutes')
+      sums, timing = self._run(run_steps, iterator, start, 0, 1, sums)
+      logging.info(
+        'Compiled, and the first step made, in %s',
+        progress.format_seconds(timing.seconds),
+      )
+      self._begin(start)
+      done = 1
+    if end - start > done:
+      sums, timing = self._run(
+        run_steps, iterator, start, done, end - start, sums
+      )
+    assert timing is not None
+    names = 'loss', *gradients.loss_names(self.config)
+    means = (sums.losses.numpy() / (end - start)).tolist()
+    metrics = dict(zip(names, means))
+    schedule = schedules.learning_rate(self.config)
+    metrics['learning_rate'] = float(schedule(tf.constant(end - 1)))
+    return metrics, timing
+
+  def _run(
     self,
-    run_steps: Callable[..., tf.Tensor],
+    run_steps: Callable[..., _Sums],
     iterator: Any,
     start: int,
+    first: int,
     end: int,
-  ) -> Any:
-    """Runs steps `start` to `end`; returns their mean losses and seconds."""
+    sums: _Sums,
+  ) -> tuple[_Sums, reporting.Timing]:
+    """Runs steps `first` to `end` of the interval that begins at `start`.
+
+    Raises:
+      DataError: a record cannot be used.
+      TrainingError: losses are not finite.
+    """
     began = time.monotonic()
     with bad_records.data_errors():
-      results = run_steps(iterator, tf.constant(end - start))
-      sums, found, bad = (result.numpy() for result in results)
+      sums = run_steps(iterator, tf.constant(first), tf.constant(end), sums)
+      found = int(sums.found.numpy())
     seconds = time.monotonic() - began
-    names = 'loss', *gradients_lib.loss_names(self.config)
-    schedule = optimization.learning_rate(self.config)
+    waited = min(self._watch.take_waited(), seconds)
     if found >= 0:
-      step = start + int(found)
-      losses = dict(zip(names, bad.tolist()))
-      rate = float(schedule(tf.constant(step)))
-      raise finite.stop(step + 1, losses, rate, self._last_saved)
-    metrics = dict(zip(names, (sums / (end - start)).tolist()))
-    metrics['learning_rate'] = float(schedule(tf.constant(end - 1)))
-    return metrics, seconds
+      step = start + found
+      names = 'loss', *gradients.loss_names(self.config)
+      losses = dict(zip(names, sums.bad.numpy().tolist()))
+      rate = float(schedules.learning_rate(self.config)(tf.constant(step)))
+      raise finite.error(step + 1, losses, rate, self._last_saved)
+    compiles = not self._began
+    return sums, reporting.Timing(end - first, seconds, waited, compiles)
 
 
-def next_boundary(step: int, config: config_lib.Config) -> int:
-  """The next step at which the host looks: to log, and perhaps to save."""
-  log_steps = config.train.log_steps
-  boundary = (step // log_steps + 1) * log_steps
-  return min(boundary, config.train_steps)
-
-
-def _is_due(step: int, every: float, config: config_lib.Config) -> bool:
-  """Whether a multiple of `every` lies in the log interval that ends here."""
-  log_steps = config.train.log_steps
-  previous = (step - 1) // log_steps * log_steps
-  return step == config.train_steps or step // every > previous // every
-
-
-def is_saved(step: int, config: config_lib.Config) -> bool:
-  """Whether a checkpoint is due at this boundary."""
-  every = config.train.checkpoint_steps or config.steps_per_epoch
-  return _is_due(step, every, config)
-
-
-def is_evaluated(step: int, config: config_lib.Config) -> bool:
-  """Whether an evaluation is due at this boundary."""
-  return _is_due(
-    step, config.train.eval_epochs * config.steps_per_epoch, config
-  )
-
-
-@contextlib.contextmanager
-def _signals(request_stop: Callable[[], None]) -> Iterator[None]:
-  """Calls `request_stop` on SIGTERM and SIGINT, while the context lasts."""
-  if threading.current_thread() is not threading.main_thread():
-    yield  # Only the main thread may handle signals.
-    return
-  numbers = signal.SIGTERM, signal.SIGINT
-  previous = [signal.signal(n, lambda *_: request_stop()) for n in numbers]
-  try:
-    yield
-  finally:
-    for number, handler in zip(numbers, previous):
-      signal.signal(number, handler)
+def _seconds(action: Callable[..., None], *arguments: Any) -> float:
+  """Runs an action; returns how long it took."""
+  began = time.monotonic()
+  action(*arguments)
+  return time.monotonic() - began

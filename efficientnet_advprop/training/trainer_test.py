@@ -14,7 +14,9 @@ from efficientnet_advprop.base import errors
 from efficientnet_advprop.config import recipes
 from efficientnet_advprop.methods import paper
 from efficientnet_advprop.testing import tiny_data
-from efficientnet_advprop.training import optimization
+from efficientnet_advprop.training import optimizers
+from efficientnet_advprop.training import step as step_lib
+from efficientnet_advprop.training import stopping
 from efficientnet_advprop.training import trainer as trainer_lib
 from efficientnet_advprop.weights import checkpoints
 
@@ -76,6 +78,7 @@ def _metrics(model_dir):
     lines = [json.loads(line) for line in file]
   for line in lines:
     assert line.pop('images_per_second') > 0
+    assert 0 <= line.pop('input_wait') <= 1
   return lines
 
 
@@ -99,7 +102,7 @@ def _whole(tmp_path_factory):
   model_dir = str(tmp_path_factory.mktemp('whole'))
   evaluated = []
   trainer = trainer_lib.Trainer(_config(), _ONE, model_dir)
-  trainer.train(evaluated.append)
+  trainer.train(lambda step: evaluated.append(step) or {})
   return trainer, model_dir, evaluated
 
 
@@ -124,11 +127,11 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(whole, tmp_path):
 
   def stop_in_the_midst(run_steps, iterator, start, end):
     if start == 2:
-      first._request_stop()
+      first._stopper.request()
     return interval(run_steps, iterator, start, end)
 
   first._interval = stop_in_the_midst
-  with pytest.raises(trainer_lib.StoppedError):
+  with pytest.raises(stopping.StoppedError):
     first.train()
   # As after a kill: a line of a step that was not saved, and half a line.
   with open(tmp_path / 'metrics.jsonl', 'a', encoding='utf-8') as file:
@@ -218,7 +221,7 @@ def test_a_step_descends_the_sum_of_both_losses(monkeypatch, weight):
       )
       for part in (clean, adversarial)
     ]
-    decayed = optimization.decayed_variables(model)
+    decayed = optimizers.decayed_variables(config, model)
     penalty = 1e-5 / 2 * sum(tf.reduce_sum(v**2) for v in decayed)
     total = weight * (losses[0] + losses[1]) + penalty
   expected = tape.gradient(total, model.trainable_variables)
@@ -230,7 +233,7 @@ def test_a_step_descends_the_sum_of_both_losses(monkeypatch, weight):
     'apply_gradients',
     lambda pairs: seen.update(gradients=[g for g, _ in pairs]),
   )
-  values = trainer_lib.train_step(
+  values = step_lib.train_step(
     model, trainer.average, trainer.optimizer, batch, config
   )
   np.testing.assert_allclose(values, [total, *losses], rtol=1e-5)
@@ -283,7 +286,7 @@ def test_a_mixture_s_loss_is_the_sum_over_both_halves():
   expected = 2 * tf.keras.losses.CategoricalCrossentropy(
     from_logits=True, label_smoothing=0.1
   )(tf.one_hot(both.labels, 10), logits)
-  losses = trainer_lib.train_step(
+  losses = step_lib.train_step(
     model, trainer.average, trainer.optimizer, batch, config
   )
   # Moved statistics have changed the attack a little.
@@ -307,7 +310,7 @@ def test_accumulation_descends_the_mean_of_its_parts(monkeypatch):
       ),
     )
     losses = [
-      trainer_lib.train_step(
+      step_lib.train_step(
         trainer.model, trainer.average, trainer.optimizer, piece, config
       )
       for piece in pieces
@@ -379,7 +382,7 @@ def test_another_number_of_replicas_is_told(
   two = trainer_lib.Trainer(_config(), two_replicas, str(tmp_path))
   with caplog.at_level('WARNING', 'absl'):
     two.train()
-  assert 'began on 1 replica(s) of 1 host(s) and goes on on 2' in caplog.text
+  assert 'began on 1 replica(s) of 1 host(s) and resumes on 2' in caplog.text
   for ours, theirs in zip(_metrics(tmp_path), _metrics(model_dir)):
     assert ours == pytest.approx(theirs, rel=1e-4)
   _assert_close(_state(two), _state(whole_run))
@@ -390,7 +393,7 @@ def test_the_picture_is_drawn(whole):
   path = trainer.draw_attack(2)
   assert path == os.path.join(model_dir, 'attack.png')
   pixels = tf.io.decode_png(tf.io.read_file(path))
-  assert pixels.shape == (16 + 2 * 100, 3 * 100 + 4, 3)
+  assert pixels.shape == (16 + 2 * 114, 3 * 100 + 4, 3)
 
 
 def test_a_run_starts_from_another_one_unless_it_resumes(whole, tmp_path):

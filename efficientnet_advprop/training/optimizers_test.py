@@ -5,7 +5,7 @@ import tensorflow as tf
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import pretrained
 from efficientnet_advprop.layers import normalization
-from efficientnet_advprop.training import optimization
+from efficientnet_advprop.training import optimizers
 
 
 def _model(domains=('adversarial',)):
@@ -19,30 +19,6 @@ def _model(domains=('adversarial',)):
   )
 
 
-def test_the_schedule_is_the_official_one():
-  data = config_lib.DataConfig(num_train_images=1_281_167)
-  schedule = optimization.learning_rate(config_lib.Config(data=data))
-  epoch = 1_281_167 / 4096
-  at = lambda epochs: float(schedule(tf.constant(int(epochs * epoch))))
-  assert at(0) == 0
-  step = int(2.5 * epoch)
-  assert at(2.5) == pytest.approx(0.256 * step / int(5 * epoch), rel=1e-6)
-  # The first value after the warm-up is decayed twice already.
-  assert at(5.01) == pytest.approx(0.256 * 0.97**2, rel=1e-6)
-  assert at(7.19) == pytest.approx(0.256 * 0.97**2, rel=1e-6)
-  assert at(7.21) == pytest.approx(0.256 * 0.97**3, rel=1e-6)
-  assert at(349.9) == pytest.approx(0.256 * 0.97**145, rel=1e-5)
-
-
-def test_a_run_without_warm_up_starts_at_the_peak():
-  values = {
-    'data': {'num_train_images': 1_281_167},
-    'train': {'warmup_epochs': 0, 'batch_size': 256},
-  }
-  schedule = optimization.learning_rate(config_lib.from_dict(values))
-  assert float(schedule(tf.constant(0))) == pytest.approx(0.016)
-
-
 @pytest.mark.parametrize('replicas', [1, 2])
 def test_rmsprop_is_that_of_tensorflow_1(two_replicas, replicas):
   rng = np.random.default_rng(0)
@@ -51,7 +27,7 @@ def test_rmsprop_is_that_of_tensorflow_1(two_replicas, replicas):
   strategy = two_replicas if replicas == 2 else one_device
   with strategy.scope():
     variable = tf.Variable(start)
-    optimizer = optimization.TensorFlow1RMSprop(
+    optimizer = optimizers.TensorFlow1RMSprop(
       0.256, rho=0.9, momentum=0.9, epsilon=1e-3
     )
     optimizer.build([variable])
@@ -85,7 +61,7 @@ def test_sgd_has_momentum_and_follows_the_schedule():
   model.build([None, 1])
   (weight,) = model.trainable_variables
   weight.assign([[0.0]])
-  optimizer = optimization.create_optimizer(config_lib.from_dict(values), model)
+  optimizer = optimizers.create_optimizer(config_lib.from_dict(values), model)
   expected, velocity = 0.0, 0.0
   for rate in (0.1, 0.1, 0.01, 0.01, 0.001):
     optimizer.apply_gradients([(tf.constant([[1.0]]), weight)])
@@ -96,7 +72,7 @@ def test_sgd_has_momentum_and_follows_the_schedule():
 
 def test_everything_but_norms_decays():
   model = _model()
-  decayed = optimization.decayed_variables(model)
+  decayed = optimizers.decayed_variables(config_lib.Config(), model)
   norms = [
     layer
     for layer in model.submodules
@@ -107,37 +83,47 @@ def test_everything_but_norms_decays():
   identities = {id(variable) for variable in decayed}
   biases = [model.classifier.bias, model.blocks[0].excite.reduce.bias]
   assert all(id(bias) in identities for bias in biases)
+  everything = config_lib.from_dict({'train': {'decay_norms': True}})
+  found = optimizers.decayed_variables(everything, model)
+  assert len(found) == len(model.trainable_variables)
 
 
-@pytest.mark.parametrize(
-  'step, decay', [(0, 0.1), (1, 2 / 11), (990, 0.991), (10**6, 0.9999)]
-)
-def test_the_average_follows_quickly_at_first(step, decay):
-  value = optimization.average_decay(tf.constant(step), 0.9999)
-  assert float(value) == pytest.approx(decay, rel=1e-5)
+def _toy(**train):
+  """A network of a kernel and a norm, and its optimizer."""
+  values = dict(batch_size=256, warmup_epochs=0, decay_epochs=1000, **train)
+  config = config_lib.from_dict({'train': values})
+  model = tf.keras.Sequential(
+    [
+      tf.keras.layers.Dense(2, use_bias=False),
+      normalization.AuxBatchNormalization(()),
+    ]
+  )
+  model.build([None, 2])
+  return model, optimizers.create_optimizer(config, model), config
 
 
-@pytest.mark.parametrize('replicas', [1, 2])
-def test_the_average_covers_weights_and_all_statistics(two_replicas, replicas):
-  one_device = tf.distribute.OneDeviceStrategy('CPU:0')
-  strategy = two_replicas if replicas == 2 else one_device
-  with strategy.scope():
-    model, average = _model(), _model()
-  rng = np.random.default_rng(0)
-  expected = []
-  for shadow, variable in zip(average.variables, model.variables):
-    old, new = (rng.normal(size=variable.shape) for _ in range(2))
-    shadow.assign(old)
-    variable.assign(new)
-    expected.append(0.75 * old + 0.25 * new)
+def test_adamw_decays_all_but_norms_by_itself():
+  """The closed form of the first step: a signed step and a decay."""
+  model, optimizer, config = _toy(
+    optimizer='adamw', learning_rate=0.01, weight_decay=0.1
+  )
+  assert not optimizers.penalized_variables(config, model)
+  kernel, gamma, _ = model.trainable_variables
+  before = kernel.numpy()
+  gradients = [tf.ones_like(v) * 3 for v in model.trainable_variables]
+  optimizer.apply_gradients(zip(gradients, model.trainable_variables))
+  expected = before * (1 - 0.01 * 0.1) - 0.01
+  np.testing.assert_allclose(kernel.numpy(), expected, rtol=1e-5)
+  np.testing.assert_allclose(gamma.numpy(), 1 - 0.01, rtol=1e-5)
 
-  @tf.function
-  def update():
-    strategy.run(
-      lambda: optimization.update_average(average, model, tf.constant(0.75))
-    )
 
-  update()
-  assert len(expected) == len(model.variables)
-  for shadow, value in zip(average.variables, expected):
-    np.testing.assert_allclose(shadow.numpy(), value, rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize('norm, factor', [(20.0, 1.0), (5.0, 0.5)])
+def test_gradients_are_clipped_by_their_global_norm(norm, factor):
+  model, optimizer, _ = _toy(optimizer='sgd', learning_rate=1, clip_norm=norm)
+  kernel, gamma, beta = model.trainable_variables
+  before = kernel.numpy()
+  # The norm of all together is sqrt(4 * 16 + 4 * 9) = 10.
+  gradients = [kernel * 0 + 4.0, gamma * 0 + 3.0, beta * 0 - 3.0]
+  optimizer.apply_gradients(zip(gradients, model.trainable_variables))
+  np.testing.assert_allclose(kernel, before - 4 * factor, rtol=1e-5)
+  np.testing.assert_allclose(gamma, [1 - 3 * factor] * 2, rtol=1e-5)

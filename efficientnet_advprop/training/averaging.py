@@ -1,0 +1,50 @@
+"""The moving average of weights and statistics.
+
+Source: models/official/efficientnet of the tensorflow/tpu repository.
+"""
+
+from typing import Any
+
+import tensorflow as tf
+
+
+def decay(step: tf.Tensor, limit: float) -> tf.Tensor:
+  """Computes min(limit, (1 + step) / (10 + step)).
+
+  NOTE: the official code reads the step after the update, so that its average
+  begins with 2/11 where this one begins with 1/10. The value stays, so that
+  older runs resume to the same bits.
+
+  Args:
+    step: number of updates before this one, a scalar.
+    limit: the decay after many steps, in [0, 1).
+  """
+  step = tf.cast(step, tf.float32)
+  return tf.minimum(limit, (1 + step) / (10 + step))
+
+
+def update(
+  average: tf.keras.Model, model: tf.keras.Model, decay: tf.Tensor
+) -> None:
+  """Moves the variables of `average` towards those of `model`.
+
+  Runs in a replica's context. All variables take part, the moving statistics
+  of every domain too.
+  """
+  rate = 1 - decay
+
+  def move(shadow: tf.Variable, value: tf.Tensor) -> None:
+    shadow.assign_sub((shadow - value) * tf.cast(rate, shadow.dtype))
+
+  def move_mirrored(strategy: tf.distribute.Strategy, pairs: Any) -> None:
+    for shadow, variable in pairs:
+      strategy.extended.update(shadow, move, args=(variable,))
+
+  trainable = zip(average.trainable_variables, model.trainable_variables)
+  context = tf.distribute.get_replica_context()
+  context.merge_call(move_mirrored, args=(list(trainable),))
+  # Statistics are a replica's own until they are read across replicas.
+  for shadow, variable in zip(
+    average.non_trainable_variables, model.non_trainable_variables
+  ):
+    move(shadow, variable)

@@ -1,0 +1,81 @@
+"""Watches the input of training: how long steps wait, and whether it stalls."""
+
+from collections.abc import Iterator
+import contextlib
+import threading
+import time
+from typing import Any
+
+from absl import logging
+import tensorflow as tf
+
+STALLED_SECONDS = 60.0
+# Seconds between two looks at the counters.
+_PERIOD = 0.02
+
+
+class InputWatch:
+  """Compares the batches that steps need with those that have arrived.
+
+  The compiled loop of steps counts both; a thread looks at the counts. The loop
+  itself cannot read a clock, because TensorFlow refuses it where operations are
+  deterministic.
+  """
+
+  def __init__(self) -> None:
+    self._needed = tf.Variable(0, trainable=False, dtype=tf.int64)
+    self._arrived = tf.Variable(0, trainable=False, dtype=tf.int64)
+    self._waited = 0.0
+
+  def next(self, iterator: Any, done: tf.Tensor) -> Any:
+    """Returns the next batch, in a graph.
+
+    Args:
+      iterator: over batches.
+      done: what the previous step computes; this step needs its batch from then
+        on. The batch may be fetched earlier.
+    """
+    with tf.control_dependencies([done]):
+      self._needed.assign_add(1)
+    batch = next(iterator)
+    with tf.control_dependencies(tf.nest.flatten(batch, True)):
+      self._arrived.assign_add(1)
+    return batch
+
+  def take_waited(self) -> float:
+    """Returns the seconds that steps have waited since the last call."""
+    waited, self._waited = self._waited, 0.0
+    return waited
+
+  @contextlib.contextmanager
+  def reporting(self, seconds: float = STALLED_SECONDS) -> Iterator[None]:
+    """Watches, and logs a line whenever no batch comes for `seconds`."""
+    ended = threading.Event()
+    thread = threading.Thread(
+      target=self._watch, args=(seconds, ended), daemon=True
+    )
+    thread.start()
+    try:
+      yield
+    finally:
+      ended.set()
+      thread.join()
+
+  def _watch(self, seconds: float, ended: threading.Event) -> None:
+    seen, waited, then = -1, 0.0, time.monotonic()
+    while not ended.wait(_PERIOD):
+      needed, arrived = (int(v.numpy()) for v in (self._needed, self._arrived))
+      now = time.monotonic()
+      passed, then = now - then, now
+      if needed <= arrived or arrived != seen:
+        seen, waited = arrived, 0.0
+        continue
+      self._waited += passed
+      waited += passed
+      if waited >= seconds:
+        logging.warning(
+          'The input stalls: no batch for %.0f seconds (%d came before)',
+          waited,
+          arrived,
+        )
+        waited = 0.0

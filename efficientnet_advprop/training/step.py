@@ -1,0 +1,79 @@
+"""One update of the network and of its moving average."""
+
+import tensorflow as tf
+
+from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import losses as losses_lib
+from efficientnet_advprop.methods import gradients as gradients_lib
+from efficientnet_advprop.methods import passes
+from efficientnet_advprop.training import averaging
+from efficientnet_advprop.training import optimizers
+
+
+# AutoGraph would take seconds to rewrite this plain Python.
+@tf.autograph.experimental.do_not_convert
+def train_step(
+  model: tf.keras.Model,
+  average: tf.keras.Model,
+  optimizer: tf.keras.optimizers.Optimizer,
+  batch: passes.Batch,
+  config: config_lib.Config,
+) -> tf.Tensor:
+  """Makes one update from a replica's share of a global batch.
+
+  With `train.accumulation_steps` the share is cut into parts, which are
+  attacked and run one after another. The update is that of the sum of their
+  gradients. The norms see each part separately, and their statistics move once
+  for each.
+
+  Args:
+    model: the network.
+    average: its moving average, which is updated too.
+    optimizer: the optimizer; its `iterations` is the step.
+    batch: this replica's share of the batch; see `passes.Batch`.
+    config: the run.
+
+  Returns:
+    Losses, float32 [1 + passes], as this replica's share of a sum over
+    replicas: the total, weight penalty included, then each pass's own.
+  """
+  variables = model.trainable_variables
+  parts = config.train.accumulation_steps
+  size = batch['label'].shape[0] // parts
+  losses, gradients = _of_part(
+    model, _part(batch, 0, size), config, optimizer.iterations
+  )
+  for index in range(1, parts):
+    # Wait for the previous part, so that its memory is freed.
+    with tf.control_dependencies([losses, *gradients]):
+      part = _part(batch, index, size)
+    more = _of_part(model, part, config, optimizer.iterations)
+    losses += more.losses
+    gradients = [a + b for a, b in zip(gradients, more.gradients)]
+  decay = averaging.decay(optimizer.iterations, config.train.ema_decay)
+  optimizer.apply_gradients(zip(gradients, variables))
+  averaging.update(average, model, decay)
+  return losses
+
+
+def _part(batch: passes.Batch, index: int, size: int) -> passes.Batch:
+  """Returns rows `index * size` to `(index + 1) * size` of a batch."""
+  start = index * size
+  return {name: values[start : start + size] for name, values in batch.items()}
+
+
+def _of_part(
+  model: tf.keras.Model,
+  batch: passes.Batch,
+  config: config_lib.Config,
+  step: tf.Tensor,
+) -> gradients_lib.Result:
+  """Returns the losses and gradients of a part of the global batch."""
+  parts = tf.distribute.get_strategy().num_replicas_in_sync
+  parts *= config.train.accumulation_steps
+  decayed = optimizers.penalized_variables(config, model)
+
+  def penalty() -> tf.Tensor:
+    return losses_lib.weight_penalty(decayed, config.train.weight_decay)
+
+  return gradients_lib.of_part(model, batch, config, step, parts, penalty)
