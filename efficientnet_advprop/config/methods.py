@@ -16,12 +16,15 @@ class Method:
     main_pass: name of the pass through the main norms, which becomes
       `<name>_loss` in the logs.
     auxiliary_domains: domains with norms of their own, each with a pass.
+    further_passes: names of passes through the norms of a domain that another
+      pass is named after.
     two_views: whether it needs the plain and the augmented crop of an image.
   """
 
   main_pass: str
   auxiliary_domains: tuple[str, ...] = ()
   two_views: bool = False
+  further_passes: tuple[str, ...] = ()
 
 
 METHODS = {
@@ -30,5 +33,6 @@ METHODS = {
   'mixture': Method('mixture'),
   'pretrain_finetune': Method('main'),
   'advprop': Method('clean', ('adversarial',)),
+  'fast_advprop': Method('clean', ('adversarial',), further_passes=('noise',)),
   'fine_grained': Method('clean', ('augmented', 'adversarial'), two_views=True),
 }

@@ -265,6 +265,13 @@ class TrainConfig(fields.Checked):
   # Factor of half the sum of squares of all weights but those of norms, in the
   # loss. Source: paper, section 5.1.
   weight_decay: float = fields.field(1e-5, low=0)
+  # Share of the images that `fast_advprop` attacks; the others stay clean.
+  # Source: Fast AdvProp's code.
+  fast_fraction: float = fields.field(0.2, above=0, high=0.9)
+  # Number of equal parts of a pass, over all replicas, whose batch statistics
+  # are separate. Source: 1 in the paper; the official code has groups of 8
+  # replicas or more, and Fast AdvProp's one for each of 4 GPUs.
+  norm_groups: int = fields.field(1, low=1, high=65536)
   # Whether the weights of norms decay, too.
   decay_norms: bool = fields.field(False)
   # Largest global norm of an update's gradients; larger ones are scaled down.
@@ -418,6 +425,8 @@ class Config:
       allowed = f'at most data.num_train_images={self.data.num_train_images}'
       raise ConfigError('train.batch_size', self.train.batch_size, allowed)
     self._check_domains()
+    if self.train.method == 'fast_advprop':
+      self._check_fast_advprop()
 
   def _check_set(self, key: str, test: NamedTestConfig) -> None:
     if test.kind not in IMAGENET_SETS:
@@ -441,6 +450,24 @@ class Config:
     if method == 'fine_grained' and self.data.augmentation == 'none':
       allowed = 'autoaugment, randaugment with train.method=fine_grained'
       raise ConfigError('data.augmentation', 'none', allowed)
+
+  def _check_fast_advprop(self) -> None:
+    """Refuses what the noise pass, which is attack and training, cannot do."""
+    needed = {'name': 'pgd', 'num_steps': 1, 'target': 'label'}
+    for key, allowed in {**needed, 'batch_norm': 'train'}.items():
+      value = getattr(self.attack, key)
+      if value != allowed:
+        reason = f'{allowed} with train.method=fast_advprop'
+        raise ConfigError(f'attack.{key}', value, reason)
+    if not self.train.auxiliary_weight:
+      allowed = 'above 0 with train.method=fast_advprop'
+      raise ConfigError('train.auxiliary_weight', 0, allowed)
+    attacked = self.train.batch_size * self.train.fast_fraction
+    if attacked < 0.5 or abs(attacked - round(attacked)) > 1e-6:
+      allowed = f'a share of {self.train.batch_size} images that is whole'
+      raise ConfigError(
+        'train.fast_fraction', self.train.fast_fraction, allowed
+      )
 
   @property
   def auxiliary_domains(self) -> tuple[str, ...]:

@@ -142,7 +142,8 @@ class NormalizedConv2D(tf.keras.layers.Layer):
       outputs = self._folded(inputs, domain)
       return self._activate(outputs, compiled)
     outputs = self._convolve(inputs, self.kernel, compiled)
-    if self.activation == 'swish' and compiled:
+    in_groups = normalization.current_groups() > 1
+    if self.activation == 'swish' and compiled and not in_groups:
       return self._normalized_swish(outputs, domain)
     outputs = self.norm(outputs, training=True, domain=domain)
     return self._activate(outputs)

@@ -1,4 +1,4 @@
-"""Batch normalization that keeps apart the domains it is told of."""
+"""Batch normalization with separate variables for each domain."""
 
 from collections.abc import Iterator, Sequence
 import contextlib
@@ -78,6 +78,37 @@ def current_domain() -> str:
   return getattr(_scoped, 'domain', None) or config.MAIN_DOMAIN
 
 
+@contextlib.contextmanager
+def group_scope(groups: int) -> Iterator[None]:
+  """Sets the number of groups whose statistics norms keep separate.
+
+  In training mode the rows of a batch, over all replicas, form this many
+  groups of consecutive rows, and each is normalized by its own mean and
+  variance. The moving statistics move by the means over the groups. So the
+  statistics are those of smaller batches, such as those of one GPU among
+  several. Like `domain_scope`, a scope belongs to the thread that opened it;
+  gradients of recomputed blocks need it open, too.
+
+  Args:
+    groups: number of groups in a batch. It divides the number of replicas or is
+      divided by it; a replica's rows divide by the number of its groups.
+
+  Yields:
+    Nothing.
+  """
+  outer = current_groups()
+  _scoped.groups = groups
+  try:
+    yield
+  finally:
+    _scoped.groups = outer
+
+
+def current_groups() -> int:
+  """Returns the number of groups of the innermost `group_scope`, or 1."""
+  return getattr(_scoped, 'groups', 1)
+
+
 class AuxBatchNormalization(tf.keras.layers.BatchNormalization):
   """Batch normalization with a main domain and named auxiliary ones.
 
@@ -114,7 +145,8 @@ class AuxBatchNormalization(tf.keras.layers.BatchNormalization):
       **kwargs: passed on to tf.keras.layers.BatchNormalization.
 
     Raises:
-      ValueError: a domain is named twice or is called `'main'`.
+      ValueError: a domain is named twice or is called `'main'`, or `fused` is
+        set. `build` raises it for an `axis` that is not the last one.
       ImportError: TensorFlow brings Keras 3.
     """
     if hasattr(tf.keras, 'ops'):  # A module that only Keras 3 has.
@@ -126,6 +158,10 @@ class AuxBatchNormalization(tf.keras.layers.BatchNormalization):
     settings = dict(
       momentum=momentum, epsilon=epsilon, synchronized=synchronized, **kwargs
     )
+    if settings.get('fused'):
+      raise ValueError(
+        'fused: got True; allowed: None, as the layer chooses its own kernels'
+      )
     # Inference is Keras's, in the form that holds for inputs of any rank.
     settings['fused'] = False
     super().__init__(**settings)
@@ -141,6 +177,11 @@ class AuxBatchNormalization(tf.keras.layers.BatchNormalization):
 
   def build(self, input_shape: tf.TensorShape) -> None:
     super().build(input_shape)
+    if list(self.axis) != [len(input_shape) - 1]:
+      raise ValueError(
+        f'axis: got {self.axis[0]}; allowed: -1, the last axis, which holds the'
+        ' channels'
+      )
     for domain, norm in self.auxiliary.items():
       # A variable that is first created in a later trace would fail there.
       with tf.name_scope(domain):
@@ -183,6 +224,8 @@ class AuxBatchNormalization(tf.keras.layers.BatchNormalization):
     norm = self.norm_of(domain)
     gamma, beta, epsilon = norm.gamma, norm.beta, norm.epsilon
     context = tf.distribute.get_replica_context()
+    if current_groups() > 1:
+      return _in_groups(inputs, norm, context, current_groups())
     is_alone = context is None or context.num_replicas_in_sync == 1
     fuses = inputs.shape.rank == 4 and norm.scale and norm.center
     if fuses and (is_alone or not self.synchronized):
@@ -254,6 +297,70 @@ def copy_main_norm(model: tf.keras.Model, domain: str) -> None:
       auxiliary = layer.norm_of(domain)
       for name in NORM_VARIABLES:
         getattr(auxiliary, name).assign(getattr(layer, name))
+
+
+def _in_groups(
+  inputs: tf.Tensor,
+  norm: tf.keras.layers.BatchNormalization,
+  context: Optional[tf.distribute.ReplicaContext],
+  groups: int,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+  """Normalizes each group of rows by its own statistics.
+
+  Returns:
+    Outputs like `inputs`; the means over the groups of their means and biased
+    variances, float32 [channels], which carry no gradient.
+  """
+  replicas = 1 if context is None else context.num_replicas_in_sync
+  if groups % replicas and replicas % groups:
+    raise ValueError(
+      f'group_scope: got {groups} groups on {replicas} replicas; allowed: a'
+      ' multiple of the replicas, or a number that divides them'
+    )
+  own = max(
+    1, groups // replicas
+  )  # Groups of this replica, or its part of one.
+  x = tf.cast(inputs, tf.float32)
+  shape = tf.shape(x)
+  x = tf.reshape(x, tf.concat([[own, shape[0] // own], shape[1:]], 0))
+  x = tf.ensure_shape(x, [own, None, *inputs.shape[1:]])
+  axes = list(range(1, x.shape.rank - 1))
+  mean, variance = tf.nn.moments(x, axes, keepdims=True)
+  if replicas > groups:
+    mean, variance = _over_group(context, mean, variance, groups)
+  outputs = tf.nn.batch_normalization(
+    x, mean, variance, norm.beta, norm.gamma, norm.epsilon
+  )
+  outputs = tf.cast(tf.reshape(outputs, shape), inputs.dtype)
+  channels = [-1, inputs.shape[-1]]
+  means = [
+    tf.reduce_mean(tf.reshape(value, channels), 0) for value in (mean, variance)
+  ]
+  return (
+    tf.ensure_shape(outputs, inputs.shape),
+    *(tf.stop_gradient(value) for value in means),
+  )
+
+
+def _over_group(
+  context: tf.distribute.ReplicaContext,
+  mean: tf.Tensor,
+  variance: tf.Tensor,
+  groups: int,
+) -> tuple[tf.Tensor, tf.Tensor]:
+  """Mean and biased variance of the replicas that form a group together.
+
+  Strategies reduce over all replicas alone, so that each adds its own part in
+  the place of its group.
+  """
+  together = context.num_replicas_in_sync // groups
+  group = context.replica_id_in_sync_group // together
+  own = tf.stack([mean, variance + mean**2])
+  places = tf.one_hot(group, groups)
+  places = tf.reshape(places, [groups, *[1] * own.shape.rank])
+  sums = context.all_reduce(tf.distribute.ReduceOp.SUM, places * own[None])
+  mean, square = tf.unstack(tf.gather(sums, group) / together)
+  return mean, tf.maximum(square - mean**2, 0.0)
 
 
 def _over_replicas(

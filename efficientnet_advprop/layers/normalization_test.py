@@ -186,3 +186,69 @@ def test_a_configuration_makes_the_same_layer():
   copy = normalization.AuxBatchNormalization.from_config(norm.get_config())
   assert copy.get_config() == norm.get_config()
   assert copy.synchronized and copy.auxiliary_domains == ('strong',)
+
+
+def test_groups_have_their_own_statistics():
+  """Each group equals a call of its own; the statistics are their means."""
+  x = tf.random.stateless_normal([6, 2, 2, 3], [1, 2]) * [1.0, 2.0, 3.0] + 1
+  grouped, alone = (
+    normalization.AuxBatchNormalization(momentum=0.5) for _ in range(2)
+  )
+  alone.build(x.shape)
+  parts = [alone.normalize(part, 'main') for part in tf.split(x, 3)]
+  with normalization.group_scope(3):
+    outputs = grouped(x, training=True)
+  expected = tf.concat([part[0] for part in parts], 0)
+  np.testing.assert_allclose(outputs, expected, atol=1e-5)
+  mean = sum(part[1] for part in parts) / 3
+  variance = sum(part[2] for part in parts) / 3
+  np.testing.assert_allclose(grouped.moving_mean, mean / 2, atol=1e-6)
+  np.testing.assert_allclose(
+    grouped.moving_variance, (1 + variance) / 2, atol=1e-6
+  )
+  assert normalization.current_groups() == 1
+
+
+@pytest.mark.once
+@pytest.mark.parametrize('groups', [1, 2, 4])
+def test_groups_do_not_depend_on_the_replicas(two_replicas, groups):
+  """Outputs and gradients on two replicas, each with half of the rows."""
+  x = tf.random.stateless_normal([8, 2, 2, 3], [1, 2])
+  target = tf.random.stateless_normal([8, 2, 2, 3], [3, 4])
+
+  def run(strategy, count):
+    with strategy.scope():
+      norm = normalization.AuxBatchNormalization(synchronized=count > 1)
+      norm.build(x.shape)
+
+    @tf.function
+    def step():
+      def replica():
+        context = tf.distribute.get_replica_context()
+        start = context.replica_id_in_sync_group * (8 // count)
+        own, wanted = x[start : start + 8 // count], target[start:]
+        with tf.GradientTape() as tape, normalization.group_scope(groups):
+          tape.watch(own)
+          outputs = norm(own, training=True)
+          loss = tf.reduce_sum(outputs * wanted[: 8 // count])
+          gradient = tape.gradient(loss, own)
+        return outputs, gradient
+
+      return strategy.run(replica)
+
+    parts = [strategy.experimental_local_results(v) for v in step()]
+    return [tf.concat(part, 0) for part in parts] + [norm.moving_variance]
+
+  one = run(tf.distribute.OneDeviceStrategy('CPU:0'), 1)
+  two = run(two_replicas, 2)
+  for ours, theirs in zip(two, one):
+    np.testing.assert_allclose(ours, theirs, atol=2e-5)
+
+
+def test_settings_that_the_layer_cannot_keep_are_refused():
+  with pytest.raises(ValueError, match='fused: got True'):
+    normalization.AuxBatchNormalization(fused=True)
+  layer = normalization.AuxBatchNormalization(axis=1)
+  with pytest.raises(ValueError, match='axis: got 1; allowed: -1'):
+    layer.build([None, 8, 8, 3])
+  normalization.AuxBatchNormalization(axis=3).build([None, 8, 8, 3])

@@ -1,32 +1,23 @@
 """The losses and gradients of a part of the global batch, for every method."""
 
 from collections.abc import Sequence
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable
 
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import losses
+from efficientnet_advprop.layers import normalization
+from efficientnet_advprop.methods import fast_advprop
 from efficientnet_advprop.methods import paper
 from efficientnet_advprop.methods import passes
 
 
-class Result(NamedTuple):
-  """What a part of the global batch adds to an update.
-
-  Results of all parts, on all replicas, are to be summed.
-  """
-
-  # float32 [1 + passes]: the total, weight penalty included, then the passes'
-  # own losses, not weighted.
-  losses: tf.Tensor
-  gradients: list[tf.Tensor]  # of the total, one for each variable
-
-
 def loss_names(config: config_lib.Config) -> list[str]:
   """Returns the names of the losses of a method's passes, in their order."""
-  main = config_lib.METHODS[config.train.method].main_pass
-  return [f'{name}_loss' for name in (main, *config.auxiliary_domains)]
+  method = config_lib.METHODS[config.train.method]
+  names = method.main_pass, *method.further_passes, *config.auxiliary_domains
+  return [f'{name}_loss' for name in names]
 
 
 def of_part(
@@ -36,7 +27,7 @@ def of_part(
   step: tf.Tensor,
   parts: int = 1,
   penalty: Callable[[], tf.Tensor] = lambda: tf.constant(0.0),
-) -> Result:
+) -> passes.Result:
   """Computes the losses and gradients of a part of the global batch.
 
   Args:
@@ -50,11 +41,15 @@ def of_part(
   Returns:
     The sums over this part, divided by the size of the global batch.
   """
-  method = paper.METHODS[config.train.method]
-  made = method(network, batch, config, step)
-  variables = network.trainable_variables
-  size = batch['label'].shape[0] * parts
-  return of_passes(network, made, variables, config, size, parts, penalty)
+  with normalization.group_scope(config.train.norm_groups):
+    if config.train.method == 'fast_advprop':
+      # It takes gradients while it makes its passes.
+      return fast_advprop.of_part(network, batch, config, parts, penalty)
+    method = paper.METHODS[config.train.method]
+    made = method(network, batch, config, step)
+    variables = network.trainable_variables
+    size = batch['label'].shape[0] * parts
+    return of_passes(network, made, variables, config, size, parts, penalty)
 
 
 def of_passes(
@@ -65,7 +60,7 @@ def of_passes(
   size: int,
   parts: int,
   penalty: Callable[[], tf.Tensor],
-) -> Result:
+) -> passes.Result:
   """Computes the losses of passes, their weighted sum and its gradients.
 
   Args:
@@ -93,4 +88,4 @@ def of_passes(
     weighted = [part.weight * loss for part, loss in zip(made, own)]
     total = config.train.loss_weight * tf.add_n(weighted) + penalty() / parts
   gradients = tape.gradient(total, variables)
-  return Result(tf.stack([total, *own]), gradients)
+  return passes.Result(tf.stack([total, *own]), gradients)

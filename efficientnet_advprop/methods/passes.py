@@ -38,6 +38,18 @@ class Pass(NamedTuple):
   weight: float = 1.0  # of the pass's loss in the sum of all
 
 
+class Result(NamedTuple):
+  """What a part of the global batch adds to an update.
+
+  The results of all parts, on all replicas, are summed.
+  """
+
+  # float32 [1 + passes]: the total, weight penalty included, then the passes'
+  # own losses, not weighted.
+  losses: tf.Tensor
+  gradients: list[tf.Tensor]  # one for each trainable variable
+
+
 def labels_of(batch: Batch) -> tf.Tensor:
   """Returns the labels of a batch to train on: soft ones if it has them."""
   return batch.get('soft_label', batch['label'])

@@ -67,7 +67,7 @@ def _of_part(
   batch: passes.Batch,
   config: config_lib.Config,
   step: tf.Tensor,
-) -> gradients_lib.Result:
+) -> passes.Result:
   """Returns the losses and gradients of a part of the global batch."""
   parts = tf.distribute.get_strategy().num_replicas_in_sync
   parts *= config.train.accumulation_steps
