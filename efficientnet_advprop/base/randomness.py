@@ -18,6 +18,9 @@ ATTACK_START = 4
 ATTACK_TARGET = 5
 DROPOUT = 7
 AUXILIARY_PASS = 8  # 8, 9, ...: one for each auxiliary domain.
+MIXING = 500
+MIXING_KIND = 501
+MIXING_BOX = 502
 RESTART = 1000  # 1000, 1001, ...: one for each restart of an attack.
 
 

@@ -192,8 +192,6 @@ class DataConfig(fields.Checked):
   # Evaluation crops the centre size / (size + padding) of the short side, in
   # pixels. Source: official code.
   eval_crop_padding: int = fields.field(32, low=0)
-  # Whether training mirrors half of the images. Source: official code.
-  flip: bool = fields.field(True)
   # What training does to an image after the crop. Source: AutoAugment in the
   # paper, section 5.1.
   augmentation: str = fields.field(
@@ -204,11 +202,19 @@ class DataConfig(fields.Checked):
   randaugment_layers: int = fields.field(2, low=1, high=16)
   # Strength of these operations, in levels of 0-30. Source: official code.
   randaugment_magnitude: float = fields.field(10.0, low=0, high=30)
+  # Shape of the Beta distribution from which mixup draws how much of another
+  # image is mixed in. 0: no mixup.
+  mixup_alpha: float = fields.field(0.0, low=0, high=100)
+  # The same of CutMix, which pastes a box of another image. 0: no CutMix. With
+  # mixup as well, half of the images take either.
+  cutmix_alpha: float = fields.field(0.0, low=0, high=100)
   # Encoded records that the shuffle holds in memory. A smaller training set is
   # shuffled perfectly.
   shuffle_window: int = fields.field(16_384, low=1)
   # Number of bad records that are reported and replaced before a run stops.
   max_bad_records: int = fields.field(0, low=0)
+
+  REMOVED: ClassVar[Mapping[str, Any]] = {'flip': True}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -473,6 +479,11 @@ class Config:
   def auxiliary_domains(self) -> tuple[str, ...]:
     domains = METHODS[self.train.method].auxiliary_domains
     return (*domains, *self.train.domains)
+
+  @property
+  def mixes(self) -> bool:
+    """Whether training images are mixed, and labels soft."""
+    return bool(self.data.mixup_alpha or self.data.cutmix_alpha)
 
   @property
   def steps_per_epoch(self) -> float:

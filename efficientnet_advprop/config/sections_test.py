@@ -27,7 +27,7 @@ def _load(*overrides):
     ('train.batch_size=true', r'^train\.batch_size: got True; '),
     ('attack.epsilon=big', r"^attack\.epsilon: got 'big'; .* 0 to 255$"),
     ('attack.name=pdg', r'^attack\.name: .*did you mean pgd\?'),
-    ('data.flip=1', r'^data\.flip: got 1; allowed: true or false$'),
+    ('train.rematerialize=1', r'^train\.rematerialize: .*: true or false$'),
     ('model.name=efficientnet-b9', r'^model\.name: .*efficientnet-b8'),
     ('eval.tests.a.domain=adv', r'^eval\.tests\.a\.domain: .*adversarial'),
     ('eval.tests.a.attack.epsilon=-1', r'^eval\.tests\.a\.attack\.eps'),

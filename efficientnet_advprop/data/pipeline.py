@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.data import bad_records
+from efficientnet_advprop.data import mixing
 from efficientnet_advprop.data import ordering
 from efficientnet_advprop.data import preprocessing
 from efficientnet_advprop.data import records
@@ -68,7 +69,14 @@ def train_dataset(
   decode = functools.partial(_decode_for_training, source, config, two_views)
   dataset = _decoded_batches(stream, source, decode, place.replica_batch)
   limit = config.data.max_bad_records
-  finish = functools.partial(_finish_training, config.train.seed, limit > 0)
+  if config.mixes and place.replica_batch % 2:
+    allowed = 'a multiple of twice the replicas, as mixing takes pairs'
+    raise config_lib.ConfigError(
+      'train.batch_size', config.train.batch_size, allowed
+    )
+  finish = functools.partial(
+    _finish_training, config, source.num_classes, limit > 0
+  )
   dataset = bad_records.check(dataset, limit).map(finish, tf.data.AUTOTUNE)
   # Several workers would take the size of a batch, which may be the last one,
   # for unknown.
@@ -230,14 +238,18 @@ def _decoded_batches(
   return chunks.batch(batch_size // size, True).map(join)
 
 
-def _finish_training(seed: int, repairs: bool, batch: Batch) -> Batch:
+def _finish_training(
+  config: config_lib.Config, num_classes: int, repairs: bool, batch: Batch
+) -> Batch:
   if repairs:
     is_good = tf.reduce_all(batch['valid'])
     batch = tf.cond(is_good, lambda: batch, lambda: bad_records.replace(batch))
   del batch['valid']
-  batch['seed'] = _seeds(seed, batch.pop('position'))
+  batch['seed'] = _seeds(config.train.seed, batch.pop('position'))
   for key in {'image', 'augmented_image'} & set(batch):
     batch[key] = preprocessing.normalize(batch[key])
+  if config.mixes:
+    return mixing.mix(batch, config.data, num_classes)
   return batch
 
 

@@ -229,7 +229,7 @@ def training_image(
     shape: `image_shape(encoded)`.
     seed: int32 [2], the example's.
     image_size: in pixels.
-    config: crop and flip.
+    config: the crop.
 
   Returns:
     uint8 [image_size, image_size, 3].
@@ -239,10 +239,9 @@ def training_image(
   image = _bicubic(decode_and_crop(encoded, box), image_size)
   # NOTE: rounded; the official code truncates, darkening by half a level.
   image = to_levels(image)
-  if config.flip:
-    flip_seed = randomness.fold(seed, randomness.FLIP)
-    draw = tf.random.stateless_uniform([], flip_seed, alg='philox')
-    image = tf.cond(draw < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
+  flip_seed = randomness.fold(seed, randomness.FLIP)
+  draw = tf.random.stateless_uniform([], flip_seed, alg='philox')
+  image = tf.cond(draw < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
   return tf.ensure_shape(image, [image_size, image_size, 3])
 
 

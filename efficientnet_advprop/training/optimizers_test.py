@@ -91,7 +91,8 @@ def test_everything_but_norms_decays():
 def _toy(**train):
   """A network of a kernel and a norm, and its optimizer."""
   values = dict(batch_size=256, warmup_epochs=0, decay_epochs=1000, **train)
-  config = config_lib.from_dict({'train': values})
+  data = {'num_train_images': 256}
+  config = config_lib.from_dict({'data': data, 'train': values})
   model = tf.keras.Sequential(
     [
       tf.keras.layers.Dense(2, use_bias=False),
