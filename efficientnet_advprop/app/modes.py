@@ -17,6 +17,7 @@ from efficientnet_advprop.base import paths
 from efficientnet_advprop.evaluation import session as session_lib
 from efficientnet_advprop.training import trainer as trainer_lib
 from efficientnet_advprop.weights import checkpoints
+from efficientnet_advprop.weights import loading
 
 
 class Outcome(NamedTuple):
@@ -74,7 +75,12 @@ def train_and_eval(
     return {k: v for k, v in result.items() if isinstance(v, float)}
 
   trainer.train(evaluate)  # The last step is evaluated, too.
-  session.run_named(trainer.step, checkpoints.digest(network))
+  step = trainer.step
+  checkpoint = paths.evaluated_checkpoint(model_dir, config.eval.checkpoint)
+  if config.eval.checkpoint == 'best':
+    step = loading.restore(network, checkpoint, config.eval.weights)
+    session.run_plain(step)
+  session.run_named(step, checkpoints.digest(network))
   places = {'checkpoint': os.path.join(model_dir, paths.CHECKPOINTS)}
   places['TensorBoard'] = os.path.join(model_dir, paths.SUMMARIES)
   picture = trainer.draw_attack()
@@ -83,7 +89,7 @@ def train_and_eval(
   failures = _failed_tests(session)
   if trainer.is_chief:
     try:
-      exported = export_lib.export(config, model_dir, export_dir)
+      exported = export_lib.export(config, checkpoint, export_dir)
       places['SavedModel'] = exported.version
     except (errors.DataError, errors.ExportError) as error:
       logging.error('The export failed: %s', error)
@@ -125,12 +131,13 @@ def _outcome(
 def export(
   config: config_lib.Config, model_dir: str, export_dir: str
 ) -> Outcome:
-  """Exports the newest checkpoint.
+  """Exports the checkpoint that `eval.checkpoint` names.
 
   Returns:
     How well the files agree with the network, and where they lie.
   """
-  exported = export_lib.export(config, model_dir, export_dir)
+  checkpoint = paths.evaluated_checkpoint(model_dir, config.eval.checkpoint)
+  exported = export_lib.export(config, checkpoint, export_dir)
   places = {'SavedModel': exported.version, 'report': exported.report_path}
   places.update(exported.files)
   return Outcome(_join(exported.agreement.text(), places))

@@ -20,6 +20,7 @@ import tensorflow as tf
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import devices
 from efficientnet_advprop.base import errors
+from efficientnet_advprop.base import paths
 from efficientnet_advprop.data import sources
 from efficientnet_advprop.export import exported_network
 from efficientnet_advprop.models import factory
@@ -97,7 +98,9 @@ def open_network(
       not known.
     ExportError: a file cannot be read as a network.
   """
-  path = config.eval.network or model_dir
+  path = config.eval.network or paths.evaluated_checkpoint(
+    model_dir, config.eval.checkpoint
+  )
   if path.startswith(APPLICATION):
     return _application(config, strategy, path)
   if path.endswith(_KERAS_SUFFIX):

@@ -27,6 +27,11 @@ def recipe(name: str) -> str:
   return os.path.join(_ROOT, 'hparams', *f'{name}.yaml'.split('/'))
 
 
+def evaluated_checkpoint(model_dir: str, which: str) -> str:
+  """Returns where the `newest` or the `best` checkpoint of a run is found."""
+  return os.path.join(model_dir, BEST) if which == 'best' else model_dir
+
+
 def embedded_data() -> str:
   """Returns the folder of the embedded data set."""
   return os.path.join(_ROOT, 'testdata')

@@ -377,6 +377,9 @@ class EvalConfig(fields.Checked):
   # Whether the averaged (`ema`) or the last (`raw`) weights are evaluated and
   # exported. Source: averaged in the official code.
   weights: str = fields.field('ema', choices=('ema', 'raw'))
+  # Which checkpoint of a run is evaluated and exported: the newest, or the best
+  # by train.keep_best.
+  checkpoint: str = fields.field('newest', choices=('newest', 'best'))
   # What --mode=eval evaluates: a checkpoint, the folder of an exported version,
   # a TFLite, ONNX or .keras file, or `keras:<name>` for a
   # network of keras.applications. None: the newest checkpoint in model_dir.
@@ -433,6 +436,9 @@ class Config:
     self._check_domains()
     if self.train.method == 'fast_advprop':
       self._check_fast_advprop()
+    if self.eval.checkpoint == 'best' and self.train.keep_best is None:
+      allowed = 'newest, or best with train.keep_best'
+      raise ConfigError('eval.checkpoint', 'best', allowed)
 
   def _check_set(self, key: str, test: NamedTestConfig) -> None:
     if test.kind not in IMAGENET_SETS:

@@ -76,6 +76,7 @@ class Trainer:
       raise config_lib.ConfigError(
         'train.batch_size', config.train.batch_size, allowed
       )
+    _check_groups(config, strategy.num_replicas_in_sync)
     tf.keras.mixed_precision.set_global_policy(config.train.precision)
     tf.keras.utils.set_random_seed(config.train.seed)
     with strategy.scope():
@@ -351,6 +352,23 @@ class Trainer:
       raise finite.error(step + 1, losses, rate, self._last_saved)
     compiles = not self._began
     return sums, reporting.Timing(end - first, seconds, waited, compiles)
+
+
+def _check_groups(config: config_lib.Config, replicas: int) -> None:
+  """Raises ConfigError if passes do not divide into `train.norm_groups`."""
+  train = config.train
+  groups = train.norm_groups
+  rows = [train.batch_size // train.accumulation_steps]
+  if train.method == 'fast_advprop':
+    others = round(rows[0] * train.fast_fraction)
+    rows = [rows[0] - others, others]
+  divides = not (groups % replicas and replicas % groups)
+  if not divides or any(count % max(groups, replicas) for count in rows):
+    sizes = ' and '.join(map(str, rows))
+    allowed = (
+      f'a number that divides {sizes} images and fits {replicas} replicas'
+    )
+    raise config_lib.ConfigError('train.norm_groups', groups, allowed)
 
 
 def _seconds(action: Callable[..., None], *arguments: Any) -> float:

@@ -47,6 +47,13 @@ _EFFICIENTNET = (
   'model.width_coefficient=0.25',
   'model.depth_coefficient=0.1',
 )
+_FAST = (
+  'train.method=fast_advprop',
+  'attack.target=label',
+  'attack.batch_norm=train',
+  'train.batch_size=20',
+  'train.norm_groups=2',
+)
 _ONE = tf.distribute.OneDeviceStrategy('CPU:0')
 
 
@@ -173,13 +180,14 @@ def test_another_network_s_checkpoints_are_refused(whole):
 
 
 @pytest.mark.once
-def test_two_replicas_equal_one_device(two_replicas, tmp_path):
+@pytest.mark.parametrize('overrides', [_EFFICIENTNET, _FAST])
+def test_two_replicas_equal_one_device(two_replicas, tmp_path, overrides):
   """On the same global batches: norms, losses, attack, update and average."""
   assert two_replicas.num_replicas_in_sync == 2
   runs = []
   for strategy in (_ONE, two_replicas):
     model_dir = str(tmp_path / str(len(runs)))
-    trainer = trainer_lib.Trainer(_config(*_EFFICIENTNET), strategy, model_dir)
+    trainer = trainer_lib.Trainer(_config(*overrides), strategy, model_dir)
     trainer.train()
     runs.append((_metrics(model_dir), _state(trainer)))
   (metrics, state), (metrics_of_one, state_of_one) = runs[::-1]
@@ -255,13 +263,29 @@ def test_a_step_descends_the_sum_of_both_losses(monkeypatch, weight):
       ['clean', 'augmented', 'adversarial', 'strong'],
       marks=pytest.mark.once,
     ),
+    (
+      'fast_advprop',
+      (*_FAST, 'data.mixup_alpha=0.2', 'data.cutmix_alpha=1'),
+      ['clean', 'noise', 'adversarial'],
+    ),
+    pytest.param(
+      'advprop',
+      (
+        'train.optimizer=adamw',
+        'train.schedule=cosine',
+        'train.clip_norm=1',
+        'train.auxiliary_weight=0.5',
+        'data.mixup_alpha=0.2',
+      ),
+      ['clean', 'adversarial'],
+      marks=pytest.mark.once,
+    ),
   ],
 )
 def test_every_kind_of_method_trains_and_resumes(
   tmp_path, method, overrides, losses
 ):
-  overrides = ('train.optimizer=sgd', *overrides)
-  config = _config(f'train.method={method}', *overrides)
+  config = _config(f'train.method={method}', 'train.optimizer=sgd', *overrides)
   whole = trainer_lib.Trainer(config, _ONE, str(tmp_path / 'whole'))
   whole.train()
   _cut(tmp_path / 'whole', tmp_path / 'cut', 2)
@@ -426,3 +450,56 @@ def test_a_run_lists_its_training_images_once(tmp_path):
     config = dataclasses.replace(
       config, train=dataclasses.replace(steps, epochs=6)
     )
+
+
+@pytest.mark.parametrize('groups', ['3', '32'])
+def test_groups_that_do_not_divide_are_refused(groups):
+  config = _config(f'train.norm_groups={groups}')
+  with pytest.raises(config_lib.ConfigError, match='divides 16 images'):
+    trainer_lib.Trainer(config, _ONE, '/nonexistent')
+
+
+def test_a_run_that_fails_at_once_leaves_no_trace(tmp_path, whole):
+  """Neither a new one, nor one that would resume with other settings."""
+  config = _config(f'data.dir={tmp_path / "none"}')
+  with pytest.raises(errors.DataError):
+    trainer_lib.Trainer(config, _ONE, str(tmp_path / 'new')).train()
+  assert not [p for p in (tmp_path / 'new').rglob('*') if p.is_file()]
+  _cut(whole[1], tmp_path / 'old', 2)
+  before = {p: p.read_bytes() for p in (tmp_path / 'old').glob('*.*')}
+  assert before
+  with pytest.raises(errors.DataError):
+    trainer_lib.Trainer(config, _ONE, str(tmp_path / 'old')).train()
+  assert before == {p: p.read_bytes() for p in (tmp_path / 'old').glob('*.*')}
+
+
+def test_a_run_that_resumes_keeps_the_settings_before(tmp_path, whole):
+  _cut(whole[1], tmp_path, 2)
+  config = _config('train.learning_rate=0.01')
+  trainer_lib.Trainer(config, _ONE, str(tmp_path)).train()
+  earlier = tmp_path / 'config-until-step-2.yaml'
+  assert config_lib.load_config(str(earlier)) == _config()
+  saved = config_lib.load_config(str(tmp_path / 'config.yaml'))
+  assert saved == config
+
+
+def test_training_ends_early_and_stays_ended(tmp_path):
+  config = _config(
+    'train.keep_best=top_1_accuracy',
+    'train.patience=1',
+    'train.eval_epochs=0.0128',  # Every two steps.
+  )
+  evaluated = []
+
+  def evaluate(step):
+    evaluated.append(step)
+    return {'top_1_accuracy': 1 / step}
+
+  trainer = trainer_lib.Trainer(config, _ONE, str(tmp_path))
+  trainer.train(evaluate)
+  assert evaluated == [2, 4] and trainer.step == 4
+  again = trainer_lib.Trainer(config, _ONE, str(tmp_path))
+  again.train(evaluate)
+  assert again.step == 4
+  best = checkpoints.checkpoint_paths(str(tmp_path / 'best'))
+  assert [path.rsplit('-')[-1] for path in best] == ['2']
