@@ -313,7 +313,7 @@ def test_missing_and_damaged_files(tmp_path):
   assert 'cannot be read' in _import(tmp_path / 'bad.h5', tmp_path)
   (tmp_path / 'bad.index').write_bytes(b'no index')
   (tmp_path / 'bad.data-00000-of-00001').write_bytes(b'')
-  assert 'can be read: they are damaged' in _import(tmp_path / 'bad', tmp_path)
+  assert 'can be read: damaged' in _import(tmp_path / 'bad', tmp_path)
 
 
 def test_code_in_a_file_is_not_run(tmp_path):

@@ -1,12 +1,17 @@
+import json
 import os
+import struct
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import pretrained
 from efficientnet_advprop.app import networks
 from efficientnet_advprop.base import errors
+from efficientnet_advprop.weights import loading
+from efficientnet_advprop.weights import names
 
 _IMAGES = np.random.default_rng(0).uniform(-1, 1, [4, 32, 32, 3]).astype('f')
 _STRATEGY = tf.distribute.OneDeviceStrategy('CPU:0')
@@ -142,3 +147,40 @@ def test_what_cannot_be_opened_is_one_line(tmp_path, model):
   two = tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'])
   with pytest.raises(config_lib.ConfigError, match='one_device'):
     _open('x.onnx', strategy=two)
+
+
+def test_published_weights_are_a_network_with_their_pixels(tmp_path):
+  """The run's own settings of pixels do not count."""
+  settings = dict(image_size=16, width_coefficient=0.25, depth_coefficient=0.1)
+  source = pretrained.build_model('resnet-18', 3, (), **settings)
+  values = {}
+  variables = loading.variables_by_place(source)
+  for name, (place, axes) in names.torchvision(source).items():
+    value = variables[place].numpy()
+    values[name] = value if axes is None else value.transpose(np.argsort(axes))
+  path = tmp_path / 'resnet.safetensors'
+  header, data = {}, b''
+  for name, value in values.items():
+    offsets = [len(data), len(data) + value.nbytes]
+    header[name] = dict(
+      dtype='F32', shape=list(value.shape), data_offsets=offsets
+    )
+    data += value.tobytes()
+  text = json.dumps(header).encode()
+  path.write_bytes(struct.pack('<Q', len(text)) + text + data)
+  config = config_lib.from_dict(
+    {
+      'model': {'name': 'resnet-18', **settings},
+      'data': {'num_classes': 3, 'dir': os.fspath(tmp_path)},
+      'eval': {'network': os.fspath(path)},
+    }
+  )
+  strategy = tf.distribute.OneDeviceStrategy('CPU:0')
+  network = networks.open_network(config, strategy, os.fspath(tmp_path))
+  assert network.folder == os.path.join('published', 'resnet.safetensors')
+  assert network.step is None and network.domains == ('main',)
+  images = tf.random.stateless_uniform([2, 16, 16, 3], [0, 0], -1, 1)
+  pixels = ((images + 1) / 2 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+  np.testing.assert_allclose(
+    network.call(images), source(pixels), rtol=1e-4, atol=1e-5
+  )

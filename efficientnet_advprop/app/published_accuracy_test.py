@@ -30,9 +30,12 @@ _PHOTOS = os.environ.get(
 )
 _IMAGES = 500
 
-pytestmark = pytest.mark.skipif(
-  not os.path.isdir(_PHOTOS), reason='needs photographs of ImageNet'
-)
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.skipif(
+    not os.path.isdir(_PHOTOS), reason='needs photographs of ImageNet'
+  ),
+]
 
 
 def _weights(number):
@@ -84,8 +87,8 @@ def _accuracy_by_pillow(model, size):
   'number, low, high',
   [
     (0, 0.86, 0.92),
-    pytest.param(1, 0.86, 0.94, marks=pytest.mark.slow),
-    pytest.param(2, 0.86, 0.94, marks=pytest.mark.slow),
+    (1, 0.86, 0.94),
+    (2, 0.86, 0.94),
   ],
 )
 def test_published_weights_have_their_accuracy(number, low, high):
@@ -104,7 +107,6 @@ def test_published_weights_have_their_accuracy(number, low, high):
   assert abs(result['top_1_accuracy'] - by_pillow) <= 0.01
 
 
-@pytest.mark.slow
 def test_exported_files_keep_the_accuracy_of_published_weights(tmp_path):
   """SavedModel and all TFLite files, int8 among them."""
   run = os.fspath(tmp_path / 'run')

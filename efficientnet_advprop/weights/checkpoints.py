@@ -246,6 +246,6 @@ def _candidates(checkpoint: str) -> list[str]:
 
 def _unreadable(place: str, number: int) -> str:
   return (
-    f'{place}: none of {number} checkpoints can be read: they are damaged (the'
-    ' warnings above say how)'
+    f'{place}: none of {number} checkpoints can be read: damaged, or of'
+    ' another model (the warnings above name each)'
   )
