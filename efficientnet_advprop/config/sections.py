@@ -241,8 +241,9 @@ class TrainConfig(fields.Checked):
   # weight_decay to the weights themselves; with the others it is a penalty in
   # the loss. Source: rmsprop in the paper, section 5.1.
   optimizer: str = fields.field('rmsprop', choices=('rmsprop', 'sgd', 'adamw'))
-  # Another run, or a checkpoint of it, from whose averaged weights a new run
-  # starts. None: random weights.
+  # Weights from which a new run starts: another run or one of its checkpoints,
+  # whose averaged weights count, or published weights (docs/weights.md). None:
+  # random weights.
   init_checkpoint: Optional[str] = fields.field(None)
   # Length of the training. Source: official code.
   epochs: float = fields.field(350.0, above=0)
