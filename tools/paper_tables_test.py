@@ -61,6 +61,8 @@ def test_every_recipe_belongs_to_a_number():
     for where, _, names in os.walk(folder)
     for name in names
   }
+  # Fast AdvProp has a paper of its own.
+  found = {name for name in found if not name.startswith('fast/')}
   used = {result.recipe for result in _RESULTS}
   lites = {f'efficientnet-lite{number}' for number in range(5)}
   lites |= {f'lite/{name}' for name in lites}
