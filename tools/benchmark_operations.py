@@ -1,214 +1,57 @@
-"""Compares every image operation with Pillow's, and tells where time goes.
+"""Compares every image operation with Pillow's, and measures the time.
 
 The first table holds, for each operation of AutoAugment and RandAugment, the
 largest difference from Pillow in levels of 0-255 over all photographs, levels
 0 to 10 and both directions, and milliseconds of CPU time per image at level 8:
 ours, in the structure of the official tf.data code (where that policy has the
-operation) and Pillow's. What handing the image on costs is subtracted.
+operation) and Pillow's. The cost of passing the image on is subtracted.
 The second table holds the stages of the path from a JPEG to an augmented view.
 
-Photographs: those that come with scikit-learn and scikit-image (optional
-installs), else drawn noise. One thread; the median over rounds is taken. Ends
-in a line of JSON, and with code 2 if an operation differs by more than a level.
+The photographs come with scikit-learn and scikit-image (optional installs);
+without them, noise is drawn. Everything runs on one thread, and figures are
+medians over rounds. The last line is JSON; the exit code is 2 if an operation
+differs by more than a level.
 
   .venv/bin/python tools/benchmark_operations.py
 """
 
 from collections.abc import Sequence
-import functools
-import json
 import os
-import statistics
 import sys
-from typing import Optional
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
-from absl import app
 from absl import flags
-import numpy as np
-from PIL import Image
-import tensorflow as tf
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
-from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.app import program
-from efficientnet_advprop.base import randomness
-from efficientnet_advprop.data import augmentation
-from efficientnet_advprop.data import preprocessing
-from efficientnet_advprop.testing import pillow_operations
-from tools import benchmark_input
-from tools.measuring import input_peers
+from efficientnet_advprop.base import errors
+from tools.measuring import operations
 
-_LEVELS = range(11)
-_TIMED_LEVEL = 8
-_BUNDLED = ('astronaut', 'chelsea', 'coffee', 'rocket')  # With scikit-image.
-_ALLOWED = 1
+import tensorflow as tf  # isort: skip
 
-
-def photographs(size: int) -> tuple[str, list[np.ndarray]]:
-  """Where they come from, and uint8 pictures [size, size, 3]."""
-  found = benchmark_input.find_pictures(benchmark_input.default_pictures())
-  source = found.name
-  pictures = [tf.io.decode_jpeg(j, 3).numpy() for j in found.jpegs[:2]]
-  try:
-    from skimage import data
-  except ImportError:
-    pass
-  else:
-    source += f', scikit-image ({", ".join(_BUNDLED)})'
-    pictures += [getattr(data, name)() for name in _BUNDLED]
-  images = [Image.fromarray(picture) for picture in pictures]
-  return source, [np.asarray(i.resize((size, size))) for i in images]
-
-
-def magnitudes(name: str, size: int) -> list[float]:
-  """What an operation is compared at."""
-  values = [
-    augmentation.randaugment_magnitude(name, level, size) for level in _LEVELS
-  ]
-  if name in augmentation.SIGNED:
-    values += [-value for value in values]
-  return list(dict.fromkeys(values))
-
-
-def largest_difference(name: str, pictures: Sequence[np.ndarray]) -> int:
-  """From Pillow, over all pictures [size, size, 3] and magnitudes."""
-  worst = 0
-  for value in magnitudes(name, len(pictures[0])):
-    for picture in pictures:
-      ours = augmentation.apply_operation(tf.constant(picture), name, value)
-      pillow = pillow_operations.apply(Image.fromarray(picture), name, value)
-      difference = ours.numpy().astype(int) - np.asarray(pillow)
-      worst = max(worst, int(abs(difference).max()))
-  return worst
-
-
-def _ours(image: tf.Tensor, _: tf.Tensor, name: str, value: float) -> tf.Tensor:
-  return augmentation.apply_operation(image, name, value)
-
-
-def _official(
-  image: tf.Tensor, _: tf.Tensor, name: str, value: float
-) -> tf.Tensor:
-  return input_peers.OFFICIAL[name](image, value)
-
-
-def _operation_paths(
-  pictures: Sequence[np.ndarray],
-) -> dict[str, benchmark_input.Path]:
-  """What is timed, by side and operation; `nothing` hands the image on."""
-  pictures = [pictures[i % len(pictures)] for i in range(16)]
-  in_pillow = [Image.fromarray(picture) for picture in pictures]
-  paths = {
-    'nothing': benchmark_input.dataset_path(pictures, lambda image, _: image)
-  }
-  for name in augmentation.RANDAUGMENT_OPERATIONS:
-    value = augmentation.randaugment_magnitude(
-      name, _TIMED_LEVEL, len(pictures[0])
-    )
-
-    ours = functools.partial(_ours, name=name, value=value)
-    paths[f'ours {name}'] = benchmark_input.dataset_path(pictures, ours)
-    if name in input_peers.OFFICIAL:
-      official = functools.partial(_official, name=name, value=value)
-      path = benchmark_input.dataset_path(pictures, official)
-      paths[f'official {name}'] = path
-    paths[f'pillow {name}'] = benchmark_input.loop_path(
-      in_pillow,
-      functools.partial(pillow_operations.apply, name=name, value=value),
-    )
-  return paths
-
-
-def _stage_paths(size: int) -> dict[str, benchmark_input.Path]:
-  """The path from a JPEG, ever one stage longer."""
-  config = config_lib.DataConfig()
-  name = benchmark_input.default_pictures()
-  jpegs = benchmark_input.find_pictures(name).jpegs
-
-  def decoded(encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    shape = preprocessing.image_shape(encoded)
-    seed = randomness.fold(seed, randomness.CROP)
-    box = preprocessing.random_box(shape, seed, size, config)
-    return preprocessing.decode_and_crop(encoded, box)
-
-  def sides(encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    return tf.shape(decoded(encoded, seed))  # Crops differ: no batch of them.
-
-  def resized(encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    return preprocessing.resize(decoded(encoded, seed), size)
-
-  def plain(encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    shape = preprocessing.image_shape(encoded)
-    return preprocessing.training_image(encoded, shape, seed, size, config)
-
-  def augmented(encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    return preprocessing.augment(plain(encoded, seed), seed, config)
-
-  stages = {
-    'decode the crop': sides,
-    'resize and batch': resized,
-    'round and flip': plain,
-    'AutoAugment': augmented,
-  }
-  return {
-    name: benchmark_input.dataset_path(jpegs, stage)
-    for name, stage in stages.items()
-  }
-
-
-def run(rounds: int, images: int, size: int) -> bool:
-  """Compares, measures and prints; returns whether all is within a level."""
-  source, pictures = photographs(size)
-  print(f'TensorFlow {tf.__version__}, {size} pixels, photographs: {source}')
-  names = augmentation.RANDAUGMENT_OPERATIONS
-  differences = {name: largest_difference(name, pictures) for name in names}
-  times = benchmark_input.measure(_operation_paths(pictures), rounds, images)
-  medians = {name: statistics.median(values) for name, values in times.items()}
-
-  def cost(side: str, name: str) -> Optional[float]:
-    base = 0 if side == 'pillow' else medians['nothing']
-    total = medians.get(f'{side} {name}')
-    return None if total is None else round(total - base, 3)
-
-  sides = ('ours', 'official', 'pillow')
-  print(f'{"operation":14}{"difference":>11}{"ms: ours":>10}', end='')
-  print(f'{"official":>10}{"Pillow":>8}')
-  result: dict[str, object] = {'max_difference': max(differences.values())}
-  for name in names:
-    costs = {side: cost(side, name) for side in sides}
-    cells = ['-' if c is None else f'{c:.3f}' for c in costs.values()]
-    print(f'{name:14}{differences[name]:11}', end='')
-    print(f'{cells[0]:>10}{cells[1]:>10}{cells[2]:>8}')
-    result[name] = costs
-  stages = benchmark_input.measure(_stage_paths(size), rounds, images)
-  before = 0.0
-  print(f'{"stage":18}{"ms":>8}')
-  for name, values in stages.items():
-    total = statistics.median(values)
-    result[name] = round(total - before, 3)
-    print(f'{name:18}{result[name]:8.3f}')
-    before = total
-  print(json.dumps(result))
-  return max(differences.values()) <= _ALLOWED
+_FLAGS = program.flag_values(__name__)
+_IMAGE_SIZE = flags.DEFINE_integer(
+  'image_size', 224, 'Size of the images, in pixels.', 32, flag_values=_FLAGS
+)
+_ROUNDS = flags.DEFINE_integer(
+  'rounds', 7, 'Rounds over all operations.', 1, flag_values=_FLAGS
+)
+_IMAGES = flags.DEFINE_integer(
+  'images', 100, 'Images in a round.', 50, flag_values=_FLAGS
+)
 
 
 def main(_: Sequence[str]) -> None:
-  """Reads the flags."""
+  """Compares and measures all operations, and prints the figures."""
   tf.config.threading.set_inter_op_parallelism_threads(1)
   tf.config.threading.set_intra_op_parallelism_threads(1)
-  values = flags.FLAGS
-  if not run(values.rounds, values.images, values.image_size):
-    print('an operation differs by more than a level', file=sys.stderr)
-    sys.exit(2)
+  if not operations.report(
+    _ROUNDS.value or 1, _IMAGES.value or 50, _IMAGE_SIZE.value or 32
+  ):
+    raise errors.DataError('an operation differs by more than a level')
 
 
 if __name__ == '__main__':
-  flags.DEFINE_integer('image_size', 224, 'Pixels.', 32)
-  flags.DEFINE_integer('rounds', 7, 'Rounds over all that is timed.', 1)
-  flags.DEFINE_integer('images', 100, 'Handled in each.', 50)
-  app.run(
-    main, flags_parser=program.parser('benchmark_operations', flags.FLAGS)
-  )
+  program.run('benchmark_operations', main, _FLAGS, description=__doc__)

@@ -1,10 +1,10 @@
-r"""Writes one report on the tests of several runs side by side.
+r"""Writes one report that compares the tests of several runs.
 
   .venv/bin/python tools/compare_runs.py \
       --model_dirs=vanilla,advprop --output_dir=both
 
-reads what `--mode=eval` of main.py found in each run; docs/robustness.md shows
-more.
+The results are those of `--mode=eval` of main.py in each run;
+docs/robustness.md shows more.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,10 @@ import sys
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
-from absl import app
 from absl import flags
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
-from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.app import program
 from efficientnet_advprop.app import settings
 from efficientnet_advprop.base import errors
@@ -28,15 +26,15 @@ from efficientnet_advprop.evaluation import report
 
 _FLAGS = program.flag_values(__name__)
 _MODEL_DIRS = flags.DEFINE_list(
-  'model_dirs', [], 'The runs, as --model_dir of main.py.', flag_values=_FLAGS
+  'model_dirs', [], 'Folders of runs, separated by commas.', flag_values=_FLAGS
 )
 _OUTPUT_DIR = flags.DEFINE_string(
-  'output_dir', None, 'Where the report and plots go.', flag_values=_FLAGS
+  'output_dir', None, 'Folder for the report and the plots.', flag_values=_FLAGS
 )
 
 
 def read_run(model_dir: str) -> report.Run:
-  """The results that lie in a run's folder.
+  """Reads the results in a run's folder.
 
   Raises:
     ConfigError: it holds no run.
@@ -65,21 +63,17 @@ def read_run(model_dir: str) -> report.Run:
   return report.Run(name, config, results)
 
 
+def _check(values: flags.FlagValues) -> None:
+  for name in ('model_dirs', 'output_dir'):
+    if not getattr(values, name):
+      raise flags.Error(f'--{name} is needed')
+
+
 def main(_: Sequence[str]) -> None:
-  """Writes the report; an error ends in one line and exit code 2."""
-  try:
-    model_dirs, output_dir = _MODEL_DIRS.value, _OUTPUT_DIR.value
-    if not model_dirs:
-      raise config_lib.ConfigError('model_dirs', model_dirs, 'folders of runs')
-    if not output_dir:
-      raise config_lib.ConfigError('output_dir', output_dir, 'a folder')
-    print(report.write([read_run(path) for path in model_dirs], output_dir))
-  except (errors.UserError, OSError) as error:
-    program.fail('compare_runs', error)
-
-
-parse_flags = program.parser('compare_runs', _FLAGS)
+  """Writes the report, and prints its path."""
+  runs = [read_run(path) for path in _MODEL_DIRS.value or []]
+  print(report.write(runs, str(_OUTPUT_DIR.value)))
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=parse_flags)
+  program.run('compare_runs', main, _FLAGS, _check, __doc__)

@@ -3,19 +3,17 @@ r"""Writes a test set in the 15 corruptions and 5 severities of ImageNet-C.
   .venv/bin/python tools/corrupt.py \
       --config_file=hparams/demo.yaml --output_dir=runs/demo-c
 
-corrupts the split data.eval_split, cropped and resized as the network sees it,
-into TFRecords; `eval.tests.<name>.kind=corruptions` evaluates them. A run that
-was stopped goes on where it was. docs/robustness.md shows more.
+It writes the split data.eval_split, cropped and resized as the network sees it,
+as TFRecords; `eval.tests.<name>.kind=corruptions` evaluates them. A run that
+was stopped resumes. docs/robustness.md shows more.
 """
 
 from collections.abc import Sequence
 import os
 import sys
-from typing import cast
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
-from absl import app
 from absl import flags
 from absl import logging
 
@@ -23,13 +21,12 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop.app import program
 from efficientnet_advprop.app import settings
-from efficientnet_advprop.base import errors
 from efficientnet_advprop.config import recipes
 from efficientnet_advprop.evaluation import corrupted_sets
 
 _FLAGS = program.flag_values(__name__)
 _OUTPUT_DIR = flags.DEFINE_string(
-  'output_dir', None, 'Where the corrupted set goes.', flag_values=_FLAGS
+  'output_dir', None, 'Folder for the corrupted set.', flag_values=_FLAGS
 )
 _CONFIG_FILE = flags.DEFINE_string(
   'config_file', None, 'As in main.py.', flag_values=_FLAGS
@@ -47,7 +44,11 @@ _OVERRIDES = flags.DEFINE_string(
   flag_values=_FLAGS,
 )
 _NUM_IMAGES = flags.DEFINE_integer(
-  'num_images', None, 'At even distances. Default: all.', 1, flag_values=_FLAGS
+  'num_images',
+  None,
+  'Images to take, evenly spaced. Default: all.',
+  1,
+  flag_values=_FLAGS,
 )
 _STRENGTHS = flags.DEFINE_string(
   'strengths',
@@ -57,10 +58,10 @@ _STRENGTHS = flags.DEFINE_string(
   flag_values=_FLAGS,
 )
 _NUM_WORKERS = flags.DEFINE_integer(
-  'num_workers', os.cpu_count(), 'Processes at work.', 1, flag_values=_FLAGS
+  'num_workers', os.cpu_count(), 'Number of processes.', 1, flag_values=_FLAGS
 )
 _SEED = flags.DEFINE_integer(
-  'seed', 0, 'Of everything random.', 0, flag_values=_FLAGS
+  'seed', 0, 'Decides on everything random.', 0, flag_values=_FLAGS
 )
 flags.mark_flag_as_required('output_dir', _FLAGS)
 
@@ -70,33 +71,25 @@ def _log(done: int, total: int) -> None:
 
 
 def main(_: Sequence[str]) -> None:
-  """Writes the set; an error ends in one line and exit code 2."""
-  logging.set_verbosity(logging.INFO)
-  output_dir = cast(str, _OUTPUT_DIR.value)
-  try:
-    config = settings.resolve_config(
-      _MODEL_DIR.value,
-      _CONFIG_FILE.value,
-      None,
-      _DATA_DIR.value,
-      recipes.parse_overrides(_OVERRIDES.value),
-    )
-    corrupted_sets.write(
-      config,
-      output_dir,
-      _SEED.value or 0,
-      _NUM_IMAGES.value,
-      _NUM_WORKERS.value or 1,
-      _STRENGTHS.value,
-      _log,
-    )
-  except (errors.UserError, OSError) as error:
-    program.fail('corrupt', error)
-  print(output_dir)
-
-
-parse_flags = program.parser('corrupt', _FLAGS)
+  """Writes the set, and prints its folder."""
+  config = settings.resolve_config(
+    _MODEL_DIR.value,
+    _CONFIG_FILE.value,
+    None,
+    _DATA_DIR.value,
+    recipes.parse_overrides(_OVERRIDES.value),
+  )
+  corrupted_sets.write(
+    config,
+    str(_OUTPUT_DIR.value),
+    _SEED.value or 0,
+    _NUM_IMAGES.value,
+    _NUM_WORKERS.value or 1,
+    _STRENGTHS.value,
+    _log,
+  )
+  print(_OUTPUT_DIR.value)
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=parse_flags)
+  program.run('corrupt', main, _FLAGS, description=__doc__)

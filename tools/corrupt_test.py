@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from efficientnet_advprop.app import program
+from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.evaluation import corruptions
 from tools import corrupt
@@ -28,19 +30,17 @@ def _whitener(monkeypatch):
 
 
 def _run(*arguments):
-  """Returns the exit code."""
   corrupt._FLAGS.unparse_flags()
-  try:
-    corrupt.main(corrupt.parse_flags(['corrupt', *arguments]))
-  except SystemExit as stopped:
-    return stopped.code
-  return 0
+  for name in corrupt._FLAGS:
+    corrupt._FLAGS[name].unparse()
+  parse = program.parser('corrupt', corrupt._FLAGS)
+  corrupt.main(parse(['corrupt', *arguments]))
 
 
 def test_the_set_is_as_the_flags_say(tmp_path, capsys):
   folder = tmp_path / 'set'
   size = '--params_override=model.image_size=40'
-  assert _run(_DEMO, *_FEW, size, f'--output_dir={folder}') == 0
+  _run(_DEMO, *_FEW, size, f'--output_dir={folder}')
   assert capsys.readouterr().out == f'{folder}\n'
   paths = sorted(folder.glob('*/*'))
   assert len(paths) == 2 * len(corruptions.SEVERITIES)
@@ -53,10 +53,23 @@ def test_the_set_is_as_the_flags_say(tmp_path, capsys):
     assert image.shape == (40, 40, 3) and (image == 255).all()
   # The seed belongs to the set.
   again = _DEMO, *_FEW, size, f'--output_dir={folder}'
-  assert _run(*again) == 0
-  assert _run(*again, '--seed=1') == 2
-  (line,) = capsys.readouterr().err.splitlines()[-1:]
-  assert line.startswith('corrupt: ') and 'seed is 0, not 1' in line
+  _run(*again)
+  with pytest.raises(errors.UserError, match='seed is 0, not 1'):
+    _run(*again, '--seed=1')
+
+
+@pytest.mark.parametrize(
+  'arguments, words',
+  [
+    ([_DEMO, '--num_images=501', '--output_dir=x'], '1 to 500'),
+    (['--config_file=none.yaml', '--output_dir=x'], r'none\.yaml'),
+    ([_DEMO, '--data_dir=/nowhere', '--output_dir=x'], '/nowhere'),
+    ([_DEMO, *_FEW, '--output_dir=/dev/null/x'], '/dev/null'),
+  ],
+)
+def test_wrong_use_is_named(arguments, words):
+  with pytest.raises((errors.UserError, OSError), match=words):
+    _run(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -64,13 +77,11 @@ def test_the_set_is_as_the_flags_say(tmp_path, capsys):
   [
     ([_DEMO], 'output_dir'),
     ([_DEMO, '--num_images=0', '--output_dir=x'], 'num_images'),
-    ([_DEMO, '--num_images=501', '--output_dir=x'], '1 to 500'),
-    (['--config_file=none.yaml', '--output_dir=x'], 'none.yaml'),
-    ([_DEMO, '--data_dir=/nowhere', '--output_dir=x'], '/nowhere'),
-    ([_DEMO, *_FEW, '--output_dir=/dev/null/x'], '/dev/null'),
   ],
 )
-def test_wrong_use_ends_in_one_line(capsys, arguments, words):
-  assert _run(*arguments) == 2
-  line = capsys.readouterr().err.splitlines()[-1]
+def test_a_wrong_flag_ends_in_one_line(capsys, arguments, words):
+  with pytest.raises(SystemExit) as stopped:
+    _run(*arguments)
+  (line,) = capsys.readouterr().err.splitlines()
+  assert stopped.value.code == 2
   assert line.startswith('corrupt: ') and words in line

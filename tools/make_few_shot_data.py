@@ -3,20 +3,21 @@
   .venv/bin/python tools/make_few_shot_data.py --output_dir=runs/few_shot
 
 The scenes are those of the embedded data set, but texture and color of the
-object tell nothing about its class. The images are files in class folders, 40
-of a class to train on and 100 to validate. Every image depends on nothing but
-the seed, its split, class and number.
+object are independent of its class. The images are files in class folders, 40
+of a class to train on and 100 to validate. An image depends only on the
+seed, its split, its class and its number.
 """
 
+from collections.abc import Sequence
 import os
 import sys
 
-from absl import app
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
 from absl import flags
 import numpy as np
 
-if not __package__:  # Run as a file: let it find its neighbor all the same.
-  sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..'))
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop.app import program
 from tools.drawing.scenes import TEXTURES
@@ -24,10 +25,10 @@ from tools.drawing.scenes import draw_image
 
 _FLAGS = program.flag_values(__name__)
 _OUTPUT_DIR = flags.DEFINE_string(
-  'output_dir', None, 'A new folder.', flag_values=_FLAGS
+  'output_dir', None, 'A new folder.', required=True, flag_values=_FLAGS
 )
 _SEED = flags.DEFINE_integer(
-  'seed', 0, 'Same seed, same images.', lower_bound=0, flag_values=_FLAGS
+  'seed', 0, 'The same seed gives the same images.', 0, flag_values=_FLAGS
 )
 
 CLASSES = ('crescent', 'cross', 'heart', 'ring', 'triangle')
@@ -51,15 +52,11 @@ def write_dataset(output_dir: str, seed: int) -> None:
         image.save(os.path.join(folder, f'{number:03d}.png'))
 
 
-def main(_: list[str]) -> None:
-  """Writes the data set; an error ends in one line and exit code 2."""
-  try:
-    write_dataset(str(_OUTPUT_DIR.value), _SEED.value)
-  except OSError as error:
-    program.fail('make_few_shot_data', error)
+def main(_: Sequence[str]) -> None:
+  """Writes the data set."""
+  write_dataset(str(_OUTPUT_DIR.value), _SEED.value or 0)
   print(f'{len(CLASSES)} classes in {_OUTPUT_DIR.value}')
 
 
 if __name__ == '__main__':
-  flags.mark_flag_as_required('output_dir')
-  app.run(main, flags_parser=program.parser('make_few_shot_data', _FLAGS))
+  program.run('make_few_shot_data', main, _FLAGS, description=__doc__)

@@ -2,8 +2,8 @@
 
   .venv/bin/python tools/paper_tables.py --runs_dir=runs
 
-A run of the recipe hparams/imagenet/<recipe>.yaml is looked for in
-`<runs_dir>/<recipe>`, as `--model_dir` of main.py. A cell reads
+The run of the recipe hparams/imagenet/<recipe>.yaml is expected in
+`<runs_dir>/<recipe>`, the `--model_dir` of main.py. A cell reads
 `published / measured`, in percent; what has not been run, and what the paper
 shows without a number, is blank. hparams/paper.yaml holds the numbers.
 """
@@ -16,7 +16,6 @@ from typing import Any, Optional
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
-from absl import app
 from absl import flags
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
@@ -29,14 +28,14 @@ from efficientnet_advprop.evaluation import tables
 
 _FLAGS = program.flag_values(__name__)
 _RUNS_DIR = flags.DEFINE_string(
-  'runs_dir', None, 'Where the runs lie, if there are any.', flag_values=_FLAGS
+  'runs_dir', None, 'Folder of the runs, if there are any.', flag_values=_FLAGS
 )
 
 
 def measured(
   result: paper_results.Result, runs_dir: Optional[str]
 ) -> Optional[float]:
-  """What the run of a result found, in percent; None if it has not been run."""
+  """Reads what the run of a result found, in percent; None without a run."""
   if runs_dir is None:
     return None
   parts = (
@@ -57,7 +56,7 @@ def measured(
 def format_results(
   results: Sequence[paper_results.Result], runs_dir: Optional[str]
 ) -> str:
-  """The tables, one under another."""
+  """Formats the tables, one below another."""
   parts = []
   for name in dict.fromkeys((r.table, r.title) for r in results):
     cells = {
@@ -80,13 +79,12 @@ def _cell(result: paper_results.Result, runs_dir: Optional[str]) -> str:
 
 
 def main(_: Sequence[str]) -> None:
-  """Prints the tables; an error ends in one line and exit code 2."""
+  """Prints the tables."""
   runs_dir = _RUNS_DIR.value
   if runs_dir is not None and not os.path.isdir(runs_dir):
-    error = config_lib.ConfigError('runs_dir', runs_dir, 'a folder of runs')
-    program.fail('paper_tables', error)
+    raise config_lib.ConfigError('runs_dir', runs_dir, 'a folder of runs')
   print(format_results(paper_results.results(), runs_dir))
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=program.parser('paper_tables', _FLAGS))
+  program.run('paper_tables', main, _FLAGS, description=__doc__)

@@ -1,8 +1,8 @@
-r"""Draws what the input path makes of a data set: a PNG contact sheet.
+r"""Draws a contact sheet of what the input path makes of a data set.
 
 One row per image: the original, a random crop, each operation of AutoAugment
-and RandAugment on that crop (as strong as --level), and the two views that
-fine-grained AdvProp trains on.
+and RandAugment on that crop (with the strength of --level), and the two views
+on which fine-grained AdvProp trains.
 
   .venv/bin/python tools/preview_data.py --data_dir=<images> \
       --split=train --output=/tmp/preview.png
@@ -16,143 +16,53 @@ import sys
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
-from absl import app
 from absl import flags
-import numpy as np
-from PIL import Image
-from PIL import ImageDraw
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
-import tensorflow as tf
-
-from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.app import program
-from efficientnet_advprop.base import errors
-from efficientnet_advprop.data import augmentation
-from efficientnet_advprop.data import preprocessing
-from efficientnet_advprop.data import records
-from efficientnet_advprop.data import sources
+from tools.drawing import preview
 
-_CELL = 112
-_MARGIN = 4
-_CAPTION = 14
-_COLUMNS = 10
-
-Cell = tuple[str, np.ndarray]
-
-
-def read_images(config: config_lib.DataConfig, split: str) -> tf.data.Dataset:
-  """The encoded images of a split, in the order of its files.
-
-  Raises:
-    DataError: the split does not exist.
-  """
-  source = sources.find_set(config, split)
-
-  def encoded(record: records.Record) -> tf.Tensor:
-    return records.parse(source, preprocessing.image_shape, record)[0]
-
-  files = tf.data.Dataset.range(len(source.files))
-  return records.read(source, files).map(encoded)
-
-
-def num_classes(directory: str) -> int:
-  """How many class folders there are; more than any label in TFRecords."""
-  if not os.path.isdir(directory):
-    return 2**31 - 1
-  return sum(entry.is_dir() for entry in os.scandir(directory))
-
-
-def cells(
-  encoded: tf.Tensor,
-  seed: int,
-  size: int,
-  level: float,
-  config: config_lib.DataConfig,
-) -> list[Cell]:
-  """Names and uint8 pictures of everything that is shown of one image."""
-  shape = preprocessing.image_shape(encoded)
-  height, width, _ = shape.numpy()
-  whole = tf.constant([0, 0, height, width])
-  original = preprocessing.decode_and_crop(encoded, whole)
-  crop, other = (
-    preprocessing.training_image(encoded, shape, [seed, k], size, config)
-    for k in range(2)
-  )
-  shown = [('original', original), ('crop', crop)]
-  for name in augmentation.RANDAUGMENT_OPERATIONS:
-    value = augmentation.randaugment_magnitude(name, level, size)
-    changed = augmentation.apply_operation(crop, name, value)
-    shown.append((name, changed))
-  shown.append(('plain view', other))
-  augmented = preprocessing.augment(other, tf.constant([seed, 1]), config)
-  shown.append(('augmented view', augmented))
-  return [(name, image.numpy()) for name, image in shown]
-
-
-def draw(blocks: Sequence[Sequence[Cell]]) -> Image.Image:
-  """A sheet with a block of captioned pictures for each image."""
-  lines = -(-max(len(block) for block in blocks) // _COLUMNS)
-  step_x, step_y = _CELL + _MARGIN, _CELL + _MARGIN + _CAPTION
-  block_height = lines * step_y + 3 * _MARGIN
-  size = _COLUMNS * step_x + _MARGIN, len(blocks) * block_height
-  sheet = Image.new('RGB', size, 'white')
-  pen = ImageDraw.Draw(sheet)
-  for row, block in enumerate(blocks):
-    for place, (name, picture) in enumerate(block):
-      x = _MARGIN + place % _COLUMNS * step_x
-      y = _MARGIN + row * block_height + place // _COLUMNS * step_y
-      image = Image.fromarray(picture)
-      small = max(image.size) < _CELL  # Show the pixels of tiny images.
-      scale = _CELL / max(image.size)
-      image = image.resize(
-        [max(1, round(side * scale)) for side in image.size],
-        Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS,
-      )
-      sheet.paste(image, (x, y))
-      pen.text((x, y + _CELL), name, fill='black')
-  return sheet
-
-
-def run(
-  data_dir: str, split: str, images: int, size: int, level: float, seed: int
-) -> Image.Image:
-  """Draws the first images of a split; see the flags.
-
-  Raises:
-    DataError: the split does not exist.
-  """
-  config = config_lib.DataConfig(
-    dir=data_dir,
-    num_classes=num_classes(os.path.join(data_dir, split)),
-  )
-  dataset = read_images(config, split).take(images)
-  return draw(
-    [
-      cells(encoded, seed + index, size, level, config)
-      for index, encoded in enumerate(dataset)
-    ]
-  )
+_FLAGS = program.flag_values(__name__)
+_DATA_DIR = flags.DEFINE_string(
+  'data_dir',
+  '',
+  'TFRecords or class folders. Empty: the embedded data set.',
+  flag_values=_FLAGS,
+)
+_SPLIT = flags.DEFINE_string(
+  'split', 'train', 'The part of the data set.', flag_values=_FLAGS
+)
+_IMAGES = flags.DEFINE_integer(
+  'images', 4, 'Number of images.', 1, 64, flag_values=_FLAGS
+)
+_IMAGE_SIZE = flags.DEFINE_integer(
+  'image_size', 224, 'Size of the crops, in pixels.', 8, flag_values=_FLAGS
+)
+_LEVEL = flags.DEFINE_float(
+  'level', 8, 'Strength of the operations.', 0, 10, flag_values=_FLAGS
+)
+_SEED = flags.DEFINE_integer(
+  'seed', 0, 'Decides on crops and views.', flag_values=_FLAGS
+)
+_OUTPUT = flags.DEFINE_string(
+  'output', 'preview.png', 'The file to write.', flag_values=_FLAGS
+)
 
 
 def main(_: Sequence[str]) -> None:
-  """Reads the flags and writes the sheet."""
-  f = flags.FLAGS
-  try:
-    sheet = run(f.data_dir, f.split, f.images, f.image_size, f.level, f.seed)
-    sheet.save(f.output)
-  except (config_lib.ConfigError, errors.DataError, OSError) as error:
-    program.fail('preview_data', error)
-  print(f.output)
+  """Draws the sheet, and writes it."""
+  sheet = preview.sheet(
+    _DATA_DIR.value or '',
+    str(_SPLIT.value),
+    _IMAGES.value or 1,
+    _IMAGE_SIZE.value or 8,
+    _LEVEL.value or 0,
+    _SEED.value or 0,
+  )
+  sheet.save(_OUTPUT.value)
+  print(_OUTPUT.value)
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('data_dir', '', 'As in main.py.')
-  flags.DEFINE_string('split', 'train', 'Which part of the data set.')
-  flags.DEFINE_integer('images', 4, 'How many images.', 1, 64)
-  flags.DEFINE_integer('image_size', 224, 'Of the network, in pixels.', 8)
-  flags.DEFINE_float('level', 8, 'Of the operations.', 0, 10)
-  flags.DEFINE_integer('seed', 0, 'Of crops and views.')
-  flags.DEFINE_string('output', 'preview.png', 'The file to write.')
-  app.run(main, flags_parser=program.parser('preview_data', flags.FLAGS))
+  program.run('preview_data', main, _FLAGS, description=__doc__)

@@ -10,6 +10,7 @@ import tensorflow as tf
 import yaml
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.config import recipes
 from efficientnet_advprop.data import sources
@@ -17,6 +18,7 @@ from tools import reproduce
 from tools.suites import datasets
 from tools.suites import runner
 from tools.suites import suite as suite_lib
+from tools.suites import whole
 
 
 @pytest.fixture(name='suite_path', scope='module')
@@ -105,7 +107,7 @@ def test_a_finished_run_is_not_made_again(tmp_path, suite_path, work_dir):
 
 
 def test_sigterm_stops_what_is_at_work(tmp_path, suite_path, work_dir):
-  """No run outlives its suite; what has no line stays, to be gone on with."""
+  """No run outlives its suite; a run without a line stays, to be resumed."""
   command = _command(tmp_path, suite_path, '--jobs=1', f'--work_dir={work_dir}')
   suite = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
   (first, *_) = suite_lib.load(str(suite_path)).runs
@@ -147,3 +149,26 @@ def test_results_go_to_a_folder_of_the_user(tmp_path, suite_path):
   assert done.returncode == 0, done.stderr
   assert (tmp_path / done.stdout.strip()).parts[-2:] == ('tiny', 'tiny.md')
   assert (tmp_path / 'runs' / 'tiny' / 'tiny.md').exists()
+
+
+def test_published_lines_stand_next_to_one_s_own(tmp_path, suite_path):
+  suite = suite_lib.load(str(suite_path))
+  published = [
+    {'cell': run.cell, 'seed': run.seed, 'accuracies': {'clean': accuracy}}
+    for run, accuracy in zip(suite.runs, (40.0, 50.0, 60.0, 80.0))
+  ]
+  path = tmp_path / 'published.jsonl'
+  path.write_text('\n'.join(map(json.dumps, published)))
+  place = whole.Place(str(suite_path), str(tmp_path), None)
+  rows = [line.split() for line in place.comparison(str(path)).splitlines()]
+  by_cell = {row[0]: row for row in rows}
+  cells = [run.cell for run in suite.runs]
+  for cell in set(cells):
+    values = [
+      line['accuracies']['clean'] for line in published if line['cell'] == cell
+    ]
+    mean = f'{sum(values) / len(values):.2f}'
+    assert by_cell[cell][1:] == ['clean', 'none', mean, f'({len(values)})']
+  path.write_text('{"cell": "other", "seed": 0, "accuracies": {"clean": 1}}')
+  with pytest.raises(errors.DataError, match='no results of this suite'):
+    place.comparison(str(path))

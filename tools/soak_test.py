@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tools import soak
+from tools.measuring import soaking
 
 
 def _soak(*flags):
@@ -14,6 +15,7 @@ def _soak(*flags):
   return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one_device():
   """The same losses and state on the same global batches, a row a step."""
   result = _soak('--kills=0', '--steps=4', '--processes=2')
@@ -33,7 +35,7 @@ def test_differences_are_relative(tmp_path):
   one = _write_run(tmp_path / 'one', 2.0, 4.0)
   two = _write_run(tmp_path / 'two', 2.5, 5.0)
   expected = {'loss_difference': 0.25, 'state_difference': 0.25}
-  assert soak.differences(two, one) == pytest.approx(expected)
+  assert soaking.differences(two, one) == pytest.approx(expected)
 
 
 @pytest.mark.slow

@@ -1,12 +1,12 @@
-"""The peers of tools/benchmark_input.py: the same input path elsewhere.
+"""The peers of the input path: the official tf.data code and Pillow.
 
-`official_*` re-creates, written anew, the structure that the official
-EfficientNet code has published: a chain of `tf.cond`, one per sub-policy, in
-each a `tf.cond` per operation; a histogram per channel; casts to float and
-back; and geometry on four channels, of which the last one marks the pixels that
-came from inside the image. `pillow_*` is the path of timm's published code,
-written anew: Pillow on one image at a time, geometry by bilinear or bicubic
-sampling at random. Both use our magnitudes, so that all sides do the same work
+`official_*` re-creates in own code the structure that the official EfficientNet
+code has published: a chain of `tf.cond`, one per sub-policy, in each a
+`tf.cond` per operation; a histogram per channel; casts to float and back; and
+geometry on four channels, of which the last one marks the pixels that came from
+inside the image. `pillow_*` re-creates the path of timm's published code:
+Pillow on one image at a time, geometry by bilinear or bicubic sampling at
+random. Both use our magnitudes, so that all sides do the same work
 (timm's own would stop on Pillow 13, which refuses to posterize to 0 bits).
 """
 

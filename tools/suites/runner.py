@@ -1,8 +1,8 @@
 """Makes the missing runs of a suite, each in a process of one thread.
 
 A run that ends leaves its line in its folder; the suite takes it into the file
-of results and removes the folder. So whatever is killed, nothing that has ended
-is made again, and what had begun goes on.
+of results and removes the folder. So whatever is killed, no run that has ended
+is made again, and every other run resumes.
 """
 
 import concurrent.futures
@@ -35,18 +35,18 @@ _ONE_THREAD = {
 
 
 def model_dir(work_dir: str, run: suite_lib.Run) -> str:
-  """A run's folder; checkpoints of other settings are never in it."""
+  """Returns a run's folder; checkpoints of other settings are never in it."""
   return os.path.join(work_dir, f'{run.cell}-{run.seed}-{run.digest}')
 
 
 def leave_line(directory: str, line: _Line) -> None:
-  """Leaves the line of a run that has ended in its folder, whole or not."""
+  """Leaves the line of a run that has ended in its folder."""
   path = os.path.join(directory, _LINE_FILE)
   files.write_json(path, line)
 
 
 class Curve:
-  """Accuracies on the way of a run, which outlive its process.
+  """Accuracies during a run, which outlive its process.
 
   Attributes:
     points: pairs of epoch and accuracy in percent, in the order of epochs.
@@ -54,7 +54,7 @@ class Curve:
   """
 
   def __init__(self, directory: str):
-    """Takes up what an earlier process of the run left in its folder."""
+    """Reads what an earlier process of the run left in its folder."""
     self._path = os.path.join(directory, _CURVE_FILE)
     self.points: list[list[float]] = []
     self.seconds = 0.0
@@ -71,7 +71,7 @@ class Curve:
 
 
 def read_line(directory: str) -> Optional[_Line]:
-  """The line that a run left in its folder, if it has ended."""
+  """Reads the line that a run left in its folder, if it has ended."""
   path = os.path.join(directory, _LINE_FILE)
   if not os.path.exists(path):
     return None
@@ -80,7 +80,7 @@ def read_line(directory: str) -> Optional[_Line]:
 
 
 def read_lines(path: str) -> list[_Line]:
-  """Every whole line of a file of results, which need not exist."""
+  """Reads every whole line of a file of results, which need not exist."""
   lines = []
   if os.path.exists(path):
     with open(path, encoding='utf-8') as file:
@@ -93,7 +93,7 @@ def read_lines(path: str) -> list[_Line]:
 
 
 def read_results(path: str, suite: suite_lib.Suite) -> dict[_Key, _Line]:
-  """The lines of finished runs whose settings are still the suite's.
+  """Reads the lines of finished runs whose settings are still the suite's.
 
   Args:
     path: a file with a line of JSON for each run; it need not exist.
@@ -148,13 +148,16 @@ class Runner:
   def run_all(self, jobs: int) -> None:
     """Makes them, `jobs` at a time.
 
-    If that is stopped, or one fails, all that is at work saves and ends.
+    If the suite is stopped, or a run fails, all others save and end.
 
     Raises:
-      ConfigError: a run failed; it has told why on stderr.
+      ConfigError: a run failed; stderr says why.
     """
     total = len(self._suite.runs)
-    logging.info('%d of %d runs to be made', len(self.missing), total)
+    if self.missing:
+      logging.info('%d of %d runs are missing', len(self.missing), total)
+    else:
+      logging.info('all %d runs are in %s', total, self._path)
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
       waiting = {pool.submit(self._run, run) for run in self.missing}
       try:
@@ -194,7 +197,7 @@ class Runner:
     return run, line
 
   def _take(self, run: suite_lib.Run, line: _Line) -> None:
-    """Writes down a run's line; its folder is of no use any more."""
+    """Records a run's line, and removes its folder."""
     if (run.cell, run.seed) not in self.results:
       with open(self._path, 'a', encoding='utf-8') as file:
         file.write(json.dumps(line) + '\n')
@@ -214,7 +217,7 @@ class Runner:
     )
 
   def _cpu_seconds(self, runs: list[suite_lib.Run]) -> float:
-    """As many as the cell's own runs took, else as the mean over all."""
+    """Estimates by the cell's own runs, or by the mean over all."""
     taken: dict[str, list[float]] = {}
     for line in self.results.values():
       seconds = line['train_cpu_seconds'] + line['test_cpu_seconds']
@@ -242,7 +245,7 @@ def _last_metrics(directory: str) -> Optional[dict[str, float]]:
 
 
 def _status(run: suite_lib.Run, values: dict[str, float]) -> str:
-  """Where training is; its tests come on top of the time left."""
+  """Formats where training is; its tests add to the time left."""
   config = run.config
   rate = values['images_per_second']
   steps = config.train_steps - values['step']
@@ -254,7 +257,7 @@ def _status(run: suite_lib.Run, values: dict[str, float]) -> str:
 
 
 def _end_last_line(path: str) -> None:
-  """A line that was cut by a kill must not take the next one with it."""
+  """Ends a line that was cut by a kill, so that the next one is whole."""
   with open(path, 'ab+') as file:
     if file.tell():
       file.seek(-1, os.SEEK_END)

@@ -1,4 +1,4 @@
-"""What a folder of TFRecords was made of: pins a run, so that it can go on."""
+"""The manifest of a conversion, so that it can resume."""
 
 import glob
 import json
@@ -11,8 +11,8 @@ from efficientnet_advprop.data import shards
 
 SUFFIX = shards.MANIFEST_SUFFIX
 
-# The settings of a split's run (`settings`), and by the number of each shard
-# that is finished, what `shards_lib.write_shard` returned (`shards`).
+# `settings` of a split's conversion, and `shards`: what `shards.write_shard`
+# returned, by the number of each finished shard.
 Manifest = dict[str, Any]
 
 
@@ -39,20 +39,20 @@ def read(path: str) -> Manifest:
 
 
 def shard_path(output_dir: str, split: str, number: int, count: int) -> str:
-  """Where a shard lies, by its number and how many there are."""
+  """Returns the path of a shard, by its number and the number of shards."""
   return os.path.join(output_dir, f'{split}-{number:05d}-of-{count:05d}')
 
 
 def resume(output_dir: str, split: str, settings: dict[str, Any]) -> Manifest:
-  """The manifest of a split, without shards that are not there any more.
+  """Returns the manifest of a split, without shards that are missing.
 
   Raises:
     DataError: the folder holds shards that were made with other settings.
   """
   path = os.path.join(output_dir, split + SUFFIX)
-  shards = os.path.join(glob.escape(output_dir), f'{split}-?????-of-?????')
+  pattern = os.path.join(glob.escape(output_dir), f'{split}-?????-of-?????')
   if not os.path.exists(path):
-    present = sorted(glob.glob(shards))
+    present = sorted(glob.glob(pattern))
     if present:
       raise errors.DataError(f'{present[0]}: of another data set')
     manifest: Manifest = {'settings': settings, 'shards': {}}

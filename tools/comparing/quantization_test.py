@@ -6,7 +6,8 @@ from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.base import quiet
 from efficientnet_advprop.export import tflite
 from efficientnet_advprop.models import factory
-from tools import compare_int8
+from efficientnet_advprop.testing import tiny_runs
+from tools.comparing import quantization
 
 
 @pytest.fixture(scope='module')
@@ -17,10 +18,10 @@ def images():
 
 @pytest.fixture(scope='module')
 def files(images):
-  values = {'image_size': 32, 'width_coefficient': 0.25}
-  config = config_lib.from_dict({'model': {**values, 'depth_coefficient': 0.1}})
+  model = {**tiny_runs.EFFICIENTNET, 'image_size': 32}
+  config = config_lib.from_dict({'model': model})
   model = factory.create_model(config.model, 5, ())
-  return compare_int8.files(model, images, float_layers=3)
+  return quantization.files(model, images, float_layers=3)
 
 
 def _kinds(content):
@@ -53,28 +54,4 @@ def test_all_files_run(files, images):
 
 def test_errors_are_relative_to_the_scale():
   row = {'mean_squared_error': '0.04', 'scale': '0.1'}
-  assert compare_int8.relative_error(row) == pytest.approx(2)
-
-
-@pytest.mark.parametrize(
-  'argv, word',
-  [
-    (['--model_dir=runs/none', 'more'], 'more'),
-    (['--model_dir=runs/none', '--num_images=0'], 'num_images'),
-    ([], 'model_dir'),
-  ],
-)
-def test_a_wrong_flag_ends_in_one_line(capsys, argv, word):
-  compare_int8._FLAGS.unparse_flags()
-  with pytest.raises(SystemExit) as stopped:
-    compare_int8.parse_flags(['compare_int8', *argv])
-  lines = capsys.readouterr().err.splitlines()
-  assert stopped.value.code == 2 and len(lines) == 1 and word in lines[0]
-
-
-def test_no_run_ends_in_one_line(capsys, tmp_path):
-  compare_int8._FLAGS(['compare_int8', f'--model_dir={tmp_path}'])
-  with pytest.raises(SystemExit) as stopped:
-    compare_int8.main([])
-  assert stopped.value.code == 2
-  assert 'config.yaml' in capsys.readouterr().err
+  assert quantization.relative_error(row) == pytest.approx(2)

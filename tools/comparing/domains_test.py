@@ -6,8 +6,9 @@ import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.models import factory
+from efficientnet_advprop.testing import tiny_runs
 from efficientnet_advprop.weights import checkpoints
-from tools import compare_domains
+from tools.comparing import domains as domains_lib
 
 _EPSILON = 1e-3
 
@@ -22,14 +23,14 @@ def _norm(mean, variance, gamma=1.0, beta=0.0):
 
 def test_equal_norms_are_at_no_distance():
   norm = _norm([0, 3], [1e-9, 2], [1, -2], [3, 4])
-  found = compare_domains.distances(norm, norm, _EPSILON)
+  found = domains_lib.distances(norm, norm, _EPSILON)
   assert set(found.values()) == {0.0} and len(found) == 5
 
 
 def test_the_order_of_the_domains_does_not_matter():
   first, second = _norm([0, 3], [1, 2], [1, 2]), _norm([1, 2], [4, 9], [0, 1])
-  there = compare_domains.distances(first, second, _EPSILON)
-  back = compare_domains.distances(second, first, _EPSILON)
+  there = domains_lib.distances(first, second, _EPSILON)
+  back = domains_lib.distances(second, first, _EPSILON)
   assert there == pytest.approx(back, rel=1e-12)
 
 
@@ -46,7 +47,7 @@ def test_symmetric_kl_is_the_integral_that_defines_it():
   p, q = log_density(mean, variance), log_density(other_mean, other_variance)
   integrand = (np.exp(p) - np.exp(q)) * (p - q)
   expected = integrand.sum(0) * (x[1, 0] - x[0, 0])  # 0 at both ends.
-  found = compare_domains.distances(
+  found = domains_lib.distances(
     _norm(mean, variance), _norm(other_mean, other_variance), _EPSILON
   )
   assert found['symmetric_kl'] == pytest.approx(expected.mean(), rel=1e-6)
@@ -55,7 +56,7 @@ def test_symmetric_kl_is_the_integral_that_defines_it():
 def test_the_other_distances_are_means_over_channels():
   main = _norm([0, 0], [2 - _EPSILON] * 2, [1, 1], [0, 0])
   other = _norm([3, -1], [4 - _EPSILON, 2 - _EPSILON], [1.5, 1], [-2, 1])
-  found = compare_domains.distances(main, other, _EPSILON)
+  found = domains_lib.distances(main, other, _EPSILON)
   shift = (3 / 3**0.5 + 1 / 2**0.5) / 2
   assert found['mean_shift'] == pytest.approx(shift, rel=1e-6)
   assert found['log_variance_ratio'] == pytest.approx(np.log(2) / 2, rel=1e-6)
@@ -66,11 +67,7 @@ def test_the_other_distances_are_means_over_channels():
 def _config(method='fine_grained'):
   return config_lib.from_dict(
     {
-      'model': {
-        'image_size': 16,
-        'width_coefficient': 0.25,
-        'depth_coefficient': 0.1,
-      },
+      'model': tiny_runs.EFFICIENTNET,
       'data': {'num_classes': 10},
       'train': {'method': method},
     }
@@ -100,7 +97,7 @@ def _run_dir(tmp_path_factory):
 
 
 def test_a_run_s_domains_are_compared_layer_by_layer(run_dir, tmp_path):
-  text = compare_domains.run(str(run_dir), str(tmp_path), 'ema')
+  text = domains_lib.report(str(run_dir), str(tmp_path), 'ema')
   result = json.loads((tmp_path / 'domains.json').read_text())
   assert (result['step'], result['weights']) == (7, 'ema')
   layers = [line['layer'] for line in result['domains']['adversarial']]
@@ -122,7 +119,7 @@ def test_a_run_s_domains_are_compared_layer_by_layer(run_dir, tmp_path):
 
 
 def test_raw_weights_are_others(run_dir, tmp_path):
-  compare_domains.run(str(run_dir), str(tmp_path), 'raw')
+  domains_lib.report(str(run_dir), str(tmp_path), 'raw')
   result = json.loads((tmp_path / 'domains.json').read_text())
   for lines in result['domains'].values():
     gammas = {line['layer']: line['gamma_difference'] for line in lines}
@@ -132,7 +129,7 @@ def test_raw_weights_are_others(run_dir, tmp_path):
 
 def test_the_plot_shows_every_distance(run_dir, tmp_path):
   pytest.importorskip('matplotlib')
-  compare_domains.run(str(run_dir), str(tmp_path), 'ema')
+  domains_lib.report(str(run_dir), str(tmp_path), 'ema')
   picture = tf.io.decode_png((tmp_path / 'domains.png').read_bytes()).numpy()
   assert picture.shape[:2] == (960, 1200)
   colors = {tuple(c) for c in picture[..., :3].reshape(-1, 3)[::7]}
@@ -145,28 +142,9 @@ def test_a_run_without_auxiliary_norms_is_refused(tmp_path):
   path = tmp_path / 'config.yaml'
   path.write_text(config_lib.to_yaml(_config('vanilla')))
   with pytest.raises(config_lib.ConfigError, match=r"'vanilla'; .*advprop"):
-    compare_domains.load(str(tmp_path), 'ema')
+    domains_lib.load(str(tmp_path), 'ema')
 
 
-@pytest.mark.parametrize(
-  'arguments, words',
-  [
-    (['--model_dir={folder}'], 'config.yaml'),
-    (['--model_dir={folder}', '--weights=best'], 'weights'),
-    (['--model_dir={folder}', 'more'], 'more'),
-    ([], 'model_dir'),
-  ],
-)
-def test_wrong_use_ends_in_one_line(tmp_path, capsys, arguments, words):
-  given = [argument.format(folder=tmp_path) for argument in arguments]
-  try:
-    with pytest.raises(SystemExit) as caught:
-      compare_domains.main(compare_domains.parse_flags(['tool', *given]))
-  finally:
-    compare_domains._FLAGS.unparse_flags()
-    for name in ('model_dir', 'weights'):
-      compare_domains._FLAGS[name].unparse()
-  assert caught.value.code == 2
-  error = capsys.readouterr().err
-  assert error.startswith('compare_domains: ') and words in error
-  assert error.count('\n') == 1
+def test_no_run_is_named(tmp_path):
+  with pytest.raises(config_lib.ConfigError, match=r'config\.yaml'):
+    domains_lib.load(str(tmp_path), 'ema')

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop.data import augmentation
-from tools import benchmark_input
-from tools import benchmark_operations
+from tools.measuring import operations
+from tools.measuring import paths
 
 
 @pytest.fixture(name='picture')
@@ -19,7 +19,7 @@ def _picture():
 
 @pytest.mark.parametrize('name', augmentation.RANDAUGMENT_OPERATIONS)
 def test_operations_equal_pillow(name, picture):
-  assert benchmark_operations.largest_difference(name, [picture]) == 0
+  assert operations.largest_difference(name, [picture]) == 0
 
 
 def test_a_difference_is_seen(picture, monkeypatch):
@@ -28,25 +28,25 @@ def test_a_difference_is_seen(picture, monkeypatch):
     return tf.where(image < 250, image + 3, image)
 
   monkeypatch.setattr(augmentation, 'apply_operation', off_by_three)
-  assert benchmark_operations.largest_difference('ShearX', [picture]) >= 3
+  assert operations.largest_difference('ShearX', [picture]) >= 3
 
 
 def test_both_directions_are_compared():
-  values = benchmark_operations.magnitudes('Rotate', 224)
+  values = operations.magnitudes('Rotate', 224)
   assert min(values) == -30 and max(values) == 30
-  assert min(benchmark_operations.magnitudes('Solarize', 224)) == 0
+  assert min(operations.magnitudes('Solarize', 224)) == 0
 
 
 def test_the_last_line_is_json_of_all(monkeypatch, capsys):
-  def measured(paths, rounds, images):
+  def measured(measured_paths, rounds, images):
     del rounds, images
-    return {name: [1.0 + i] for i, name in enumerate(paths)}
+    return {name: [1.0 + i] for i, name in enumerate(measured_paths)}
 
-  monkeypatch.setattr(benchmark_input, 'measure', measured)
+  monkeypatch.setattr(paths, 'measure', measured)
   monkeypatch.setattr(
-    benchmark_operations, 'largest_difference', lambda name, _: name == 'Color'
+    operations, 'largest_difference', lambda name, _: name == 'Color'
   )
-  assert benchmark_operations.run(rounds=1, images=50, size=48)
+  assert operations.report(rounds=1, images=50, size=48)
   result = json.loads(capsys.readouterr().out.splitlines()[-1])
   assert result.pop('max_difference') == 1
   assert result['AutoContrast'] == {'ours': 1, 'official': 2, 'pillow': 4}

@@ -1,0 +1,40 @@
+"""Settings of the smallest networks and runs that tests and tools train."""
+
+from typing import Any
+
+from efficientnet_advprop import config as config_lib
+
+# Seven blocks on images of 16 pixels.
+EFFICIENTNET = {
+  'image_size': 16,
+  'width_coefficient': 0.25,
+  'depth_coefficient': 0.1,
+}
+NUM_TRAIN_IMAGES = 2500  # Of the embedded data set.
+
+
+def config(steps: int, batch_size: int = 16, **train: Any) -> config_lib.Config:
+  """Returns a run of AdvProp on the embedded data set.
+
+  Args:
+    steps: how many updates it has.
+    batch_size: images in each of them.
+    **train: further settings of the section `train`.
+  """
+  return config_lib.from_dict(
+    {
+      'model': EFFICIENTNET,
+      'data': {
+        'num_classes': 10,
+        'num_train_images': NUM_TRAIN_IMAGES,
+        'num_eval_images': 500,
+        'augmentation': 'none',
+      },
+      'train': {
+        'batch_size': batch_size,
+        'epochs': steps * batch_size / NUM_TRAIN_IMAGES,
+        'warmup_epochs': 0,
+        **train,
+      },
+    }
+  )
