@@ -23,7 +23,7 @@ from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import pretrained
 from efficientnet_advprop.config import fields
 from efficientnet_advprop.config import recipes
-from tools import write_settings
+from tools.documents import settings as settings_page
 
 _ROOT = Path(__file__).parent
 _PAGES = sorted(
@@ -407,11 +407,11 @@ def test_the_page_of_training_lists_every_flag():
 
 def test_the_page_of_settings_is_current():
   written = (_ROOT / 'docs' / 'settings.md').read_text(encoding='utf-8')
-  assert written == write_settings.page(), 'run tools/write_settings.py'
+  assert written == settings_page.page(), 'run tools/write_settings.py'
 
 
 def test_every_setting_has_a_comment_that_explains_it():
-  for line in write_settings.page().splitlines():
+  for line in settings_page.page().splitlines():
     cells = line.strip('| ').split(' | ')
     if line.startswith('| `'):
       assert len(cells[3]) > 10, line

@@ -61,4 +61,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  program.run('benchmark_export', main, _FLAGS, description=__doc__)
+  program.run('benchmark_export', main, _FLAGS)

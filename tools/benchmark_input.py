@@ -70,4 +70,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  program.run('benchmark_input', main, _FLAGS, description=__doc__)
+  program.run('benchmark_input', main, _FLAGS)

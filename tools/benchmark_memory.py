@@ -88,4 +88,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  program.run('benchmark_memory', main, _FLAGS, _check, __doc__)
+  program.run('benchmark_memory', main, _FLAGS, _check)

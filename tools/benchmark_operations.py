@@ -54,4 +54,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  program.run('benchmark_operations', main, _FLAGS, description=__doc__)
+  program.run('benchmark_operations', main, _FLAGS)

@@ -98,4 +98,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  program.run('build_tfrecords', main, _FLAGS, _check, __doc__)
+  program.run('build_tfrecords', main, _FLAGS, _check)

@@ -92,4 +92,4 @@ def main(_: Sequence[str]) -> int:
 
 
 if __name__ == '__main__':
-  program.run('check_data', main, _FLAGS, description=__doc__ or '')
+  program.run('check_data', main, _FLAGS)

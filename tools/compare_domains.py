@@ -51,4 +51,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  program.run('compare_domains', main, _FLAGS, description=__doc__)
+  program.run('compare_domains', main, _FLAGS)

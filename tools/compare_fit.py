@@ -14,170 +14,52 @@ from collections.abc import Sequence
 import json
 import os
 import sys
-from typing import Any
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
-from absl import app
 from absl import flags
-import numpy as np
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
-from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.app import program
-from efficientnet_advprop.evaluation import corruptions
-from efficientnet_advprop.fit import advprop_model
+from tools.comparing import fitting
 
-# Imported after the package, which selects Keras 2.
-import tensorflow as tf  # isort: skip
-
-FLAGS = program.flag_values(__name__)
-for _name, _default, _help in (
-  ('data_dir', None, 'Folder of TFRecords, train-* and validation-*.'),
-  ('seeds', '0,1,2', 'Seeds, with commas.'),
-  ('methods', 'vanilla,advprop', 'Methods of AdvPropModel, with commas.'),
+_FLAGS = program.flag_values(__name__)
+_DATA_DIR = flags.DEFINE_string(
+  'data_dir',
+  None,
+  'Folder of TFRecords, train-* and validation-*.',
+  required=True,
+  flag_values=_FLAGS,
+)
+for _name, _list, _help in (
+  ('seeds', '0,1,2', 'Seeds, separated by commas.'),
+  ('methods', 'vanilla,advprop', 'Methods of AdvPropModel.'),
 ):
-  flags.DEFINE_string(_name, _default, _help, flag_values=FLAGS)
+  flags.DEFINE_list(_name, _list, _help, flag_values=_FLAGS)
 for _name, _number, _help in (
   ('epochs', 10, 'Epochs of a run.'),
   ('train_images', 5000, 'Training images, the first of the split.'),
   ('eval_images', 1000, 'Validation images, the first of the split.'),
   ('image_size', 64, "Height and width of the network's input, in pixels."),
 ):
-  flags.DEFINE_integer(_name, _number, _help, 1, flag_values=FLAGS)
-flags.mark_flag_as_required('data_dir', flag_values=FLAGS)
-
-_NUM_CLASSES = 10
-_BATCH_SIZE = 50
-_SEVERITY = 3
-CORRUPTIONS = (
-  *('gaussian_noise', 'defocus_blur', 'fog', 'contrast', 'jpeg_compression'),
-)
-# Of the norms; the networks' own 0.999 needs more steps than a short run has.
-_MOMENTUM = 0.9
-
-
-def load(folder: str, split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-  """Reads images and labels of a split.
-
-  Args:
-    folder: of the TFRecords, in the ImageNet schema.
-    split: `train` or `validation`.
-    count: how many images at most.
-
-  Returns:
-    uint8 images and labels from 0.
-
-  Raises:
-    ConfigError: there are no such files.
-  """
-  paths = sorted(tf.io.gfile.glob(os.path.join(folder, f'{split}-*')))
-  if not paths:
-    raise config_lib.ConfigError('data_dir', folder, f'a folder of {split}-*')
-  images, labels = [], []
-  for record in tf.data.TFRecordDataset(paths).take(count):
-    features = tf.train.Example.FromString(record.numpy()).features.feature
-    encoded = features['image/encoded'].bytes_list.value[0]
-    image = tf.io.decode_image(encoded, 3, expand_animations=False)
-    images.append(image.numpy())
-    labels.append(features['image/class/label'].int64_list.value[0] - 1)
-  return np.array(images), np.array(labels)
-
-
-def build(size: int) -> tf.keras.Model:
-  """Builds MobileNetV2 of width 0.35 behind resizing, for pixels of 0-255."""
-  layers = tf.keras.layers
-  base = tf.keras.applications.MobileNetV2(
-    (size, size, 3), 0.35, include_top=False, weights=None, pooling='avg'
-  )
-  for layer in base.layers:
-    if isinstance(layer, layers.BatchNormalization):
-      layer.momentum = _MOMENTUM
-  inputs = tf.keras.Input((None, None, 3))
-  x = layers.Rescaling(1 / 127.5, -1)(inputs)
-  x = base(layers.Resizing(size, size)(x))
-  return tf.keras.Model(inputs, layers.Dense(_NUM_CLASSES)(x))
-
-
-def run(
-  method: str, seed: int, data: dict[str, tuple[np.ndarray, np.ndarray]]
-) -> dict[str, Any]:
-  """Trains and evaluates.
-
-  Args:
-    method: of AdvPropModel.
-    seed: of weights, batches and attacks.
-    data: images and labels of `train`, `clean` and each corruption.
-
-  Returns:
-    The accuracies in percent.
-  """
-  tf.keras.utils.set_random_seed(seed)
-  attack = config_lib.AttackConfig(epsilon=1)
-  model = advprop_model.AdvPropModel(
-    build(FLAGS.image_size), attack, method, (0, 255), seed
-  )
-  images, labels = data['train']
-  steps = FLAGS.epochs * (len(images) // _BATCH_SIZE)
-  schedule = tf.keras.optimizers.schedules.CosineDecay(0.1, steps)
-  model.compile(
-    tf.keras.optimizers.SGD(schedule, momentum=0.9),
-    tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    metrics=['accuracy'],
-  )
-  flip = tf.image.stateless_random_flip_left_right
-  batches = tf.data.Dataset.from_tensor_slices((images, labels))
-  batches = batches.shuffle(len(images), seed=seed).enumerate()
-  batches = batches.map(lambda i, xy: (flip(xy[0], [seed, i]), xy[1]))
-  batches = batches.batch(_BATCH_SIZE, drop_remainder=True)
-  model.fit(batches, epochs=FLAGS.epochs, verbose=0)
-  accuracy = {
-    name: 100 * model.evaluate(*data[name], batch_size=100, verbose=0)[1]
-    for name in ('clean', *CORRUPTIONS)
-  }
-  corrupted = float(np.mean([accuracy[name] for name in CORRUPTIONS]))
-  found = {'method': method, 'seed': seed, 'corrupted': corrupted, **accuracy}
-  return {k: round(v, 2) if k != 'method' else v for k, v in found.items()}
-
-
-def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-  """Returns means by method, and AdvProp's gain for each seed."""
-  figures: dict[str, Any] = {}
-  for measure in ('clean', 'corrupted'):
-    by_method: dict[str, dict[int, float]] = {}
-    for result in results:
-      own = by_method.setdefault(result['method'], {})
-      own[result['seed']] = result[measure]
-    for method, values in by_method.items():
-      mean = float(np.mean(list(values.values())))
-      figures[f'{method}_{measure}'] = round(mean, 2)
-    if {'vanilla', 'advprop'} <= set(by_method):
-      vanilla, advprop = by_method['vanilla'], by_method['advprop']
-      figures[f'gains_{measure}'] = [
-        round(advprop[seed] - vanilla[seed], 2) for seed in vanilla
-      ]
-  return figures
+  flags.DEFINE_integer(_name, _number, _help, 1, flag_values=_FLAGS)
 
 
 def main(_: Sequence[str]) -> None:
   """Runs every method with every seed."""
-  train = load(FLAGS.data_dir, 'train', FLAGS.train_images)
-  clean = load(FLAGS.data_dir, 'validation', FLAGS.eval_images)
-  data = {'train': train, 'clean': clean}
-  for name in CORRUPTIONS:
-    images = [
-      corruptions.corrupt(image, name, _SEVERITY, 0, index)
-      for index, image in enumerate(clean[0])
-    ]
-    data[name] = np.array(images), clean[1]
+  data = fitting.load_all(
+    str(_DATA_DIR.value), _FLAGS.train_images, _FLAGS.eval_images
+  )
   results = []
-  for seed in map(int, FLAGS.seeds.split(',')):
-    for method in FLAGS.methods.split(','):
-      results.append(run(method, seed, data))
+  for seed in map(int, _FLAGS.seeds):
+    for method in _FLAGS.methods:
+      results.append(
+        fitting.run(method, seed, data, _FLAGS.epochs, _FLAGS.image_size)
+      )
       print(json.dumps(results[-1]), flush=True)
-  print(json.dumps(summary(results)))
+  print(json.dumps(fitting.summary(results)))
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=program.parser('compare_fit', FLAGS))
+  program.run('compare_fit', main, _FLAGS)

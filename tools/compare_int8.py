@@ -71,4 +71,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  program.run('compare_int8', main, _FLAGS, description=__doc__)
+  program.run('compare_int8', main, _FLAGS)

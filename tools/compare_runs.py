@@ -76,4 +76,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  program.run('compare_runs', main, _FLAGS, _check, __doc__)
+  program.run('compare_runs', main, _FLAGS, _check)

@@ -63,4 +63,4 @@ def main(_: Sequence[str]) -> int:
 
 
 if __name__ == '__main__':
-  program.run('compare_stacks', main, _FLAGS, _check, __doc__)
+  program.run('compare_stacks', main, _FLAGS, _check)

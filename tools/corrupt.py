@@ -92,4 +92,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  program.run('corrupt', main, _FLAGS, description=__doc__)
+  program.run('corrupt', main, _FLAGS)

@@ -24,9 +24,7 @@ def test_a_door_holds_flags_and_main(door):
   text = door.read_text()
   assert len(text.splitlines()) <= _MOST_LINES
   assert _PATH in text.splitlines()
-  assert f"program.run('{door.stem}', main, _FLAGS" in text.replace(
-    'program.run(\n    ', 'program.run('
-  )
+  assert f"  program.run('{door.stem}', main, _FLAGS" in text
   for word in ('app.run', 'program.parser', 'program.fail', 'import app\n'):
     assert word not in text, word
   for node in ast.walk(ast.parse(text)):

@@ -14,7 +14,6 @@ import sys
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
-from absl import app
 from absl import flags
 import numpy as np
 
@@ -93,14 +92,13 @@ def _draw(model_dir: str, output: str, epsilon: int) -> None:
   method.draw(output, *pair, (before, after), epsilon)
 
 
-def main(_: Sequence[str]) -> int:
-  """Draws the picture; returns the exit code."""
+def main(_: Sequence[str]) -> None:
+  """Draws the picture."""
   try:
     _draw(_MODEL_DIR.value or '', _OUTPUT.value or '', _EPSILON.value or 1)
-  except (errors.UserError, ImportError, OSError) as error:
-    program.fail('draw_method', error)
-  return 0
+  except ImportError as error:
+    raise errors.UserError(str(error)) from None
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=program.parser('draw_method', _FLAGS))
+  program.run('draw_method', main, _FLAGS)

@@ -17,16 +17,15 @@ Only numbers are read, by their names; no code in a file is ever run. Every
 variable of the network must be found, and every number in the file used.
 """
 
+from collections.abc import Sequence
 import os
 import sys
-from typing import cast
 
-from absl import app
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
 from absl import flags
 
-# TensorFlow's own start-up notes would bury what a user wants to read.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-# A script finds the package only next to its own folder.
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop import config as config_lib
@@ -59,18 +58,17 @@ _OVERRIDES = flags.DEFINE_string(
 )
 
 
-def main(_: list[str]) -> None:
-  """Runs the import; an error ends in one line and exit code 2."""
-  try:
-    importing.import_weights(
-      # The parser of the flags refuses None.
-      cast(str, _CHECKPOINT.value),
-      cast(str, _MODEL_NAME.value),
-      cast(str, _MODEL_DIR.value),
-      recipes.parse_overrides(_OVERRIDES.value),
-    )
-  except (OSError, ValueError) as error:
-    program.fail('import_checkpoint', error)
+flags.mark_flags_as_required(['checkpoint', 'model_name', 'model_dir'], _FLAGS)
+
+
+def main(_: Sequence[str]) -> None:
+  """Runs the import."""
+  importing.import_weights(
+    str(_CHECKPOINT.value),
+    str(_MODEL_NAME.value),
+    str(_MODEL_DIR.value),
+    recipes.parse_overrides(_OVERRIDES.value),
+  )
   print(
     f'Imported into {_MODEL_DIR.value}. To evaluate it: .venv/bin/python'
     f' main.py --mode=eval --model_dir={_MODEL_DIR.value}'
@@ -79,5 +77,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['checkpoint', 'model_name', 'model_dir'])
-  app.run(main, flags_parser=program.parser('import_checkpoint', _FLAGS))
+  program.run('import_checkpoint', main, _FLAGS)

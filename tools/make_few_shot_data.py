@@ -59,4 +59,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  program.run('make_few_shot_data', main, _FLAGS, description=__doc__)
+  program.run('make_few_shot_data', main, _FLAGS)

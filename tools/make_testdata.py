@@ -63,4 +63,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  program.run('make_testdata', main, _FLAGS, _check, __doc__)
+  program.run('make_testdata', main, _FLAGS, _check)

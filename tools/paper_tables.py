@@ -87,4 +87,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  program.run('paper_tables', main, _FLAGS, description=__doc__)
+  program.run('paper_tables', main, _FLAGS)

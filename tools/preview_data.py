@@ -65,4 +65,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  program.run('preview_data', main, _FLAGS, description=__doc__)
+  program.run('preview_data', main, _FLAGS)

@@ -90,4 +90,4 @@ def main(_: Sequence[str]) -> int:
 
 
 if __name__ == '__main__':
-  program.run('reproduce', main, _FLAGS, description=__doc__)
+  program.run('reproduce', main, _FLAGS)

@@ -74,4 +74,4 @@ def main(_: Sequence[str]) -> int:
 
 
 if __name__ == '__main__':
-  program.run('soak', main, _FLAGS, description=__doc__)
+  program.run('soak', main, _FLAGS)
