@@ -18,12 +18,15 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop.testing import tiny_data
+from efficientnet_advprop.testing import tiny_runs
 from efficientnet_advprop.weights import checkpoints
 
 _ROOT = Path(__file__).parent
-_TINY = (
-  'model.width_coefficient=0.25,model.depth_coefficient=0.1,'
-  'model.image_size=16,train.log_steps=2,train.checkpoint_steps=2'
+_TINY = ','.join(
+  [
+    *tiny_runs.overrides(tiny_runs.EFFICIENTNET),
+    *('train.log_steps=2', 'train.checkpoint_steps=2'),
+  ]
 )
 
 

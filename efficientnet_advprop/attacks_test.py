@@ -5,6 +5,7 @@ import tensorflow as tf
 from efficientnet_advprop import attacks
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import pretrained
+from efficientnet_advprop.testing import tiny_runs
 
 _SEED = tf.constant([1, 2])
 _LEVEL = 2 / 255
@@ -16,10 +17,8 @@ def _model():
   model = pretrained.build_model(
     'efficientnet-b0',
     10,
-    image_size=16,
     stem_stride=1,
-    width_coefficient=0.25,
-    depth_coefficient=0.1,
+    **tiny_runs.EFFICIENTNET,
   )
   # A fresh classifier has gradients too small to tell anything.
   model.classifier.kernel.assign(model.classifier.kernel * 20)

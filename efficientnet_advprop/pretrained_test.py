@@ -7,8 +7,9 @@ import tensorflow as tf
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import pretrained
 from efficientnet_advprop.base import errors
+from efficientnet_advprop.testing import tiny_runs
 
-_TINY = dict(image_size=16, width_coefficient=0.25, depth_coefficient=0.1)
+_TINY = tiny_runs.EFFICIENTNET
 
 
 @pytest.fixture(name='run')

@@ -16,18 +16,17 @@ import tensorflow as tf
 from efficientnet_advprop.app import command_line
 from efficientnet_advprop.app import program
 from efficientnet_advprop.base import errors
+from efficientnet_advprop.testing import tiny_runs
 from efficientnet_advprop.weights import checkpoints
 
 _ROOT = str(Path(__file__).parents[2])
 _TINY = (
-  'model.width_coefficient=0.25,model.depth_coefficient=0.1,'
-  'model.image_size=16,train.epochs=0.4,train.log_steps=2,'
+  f'{",".join(tiny_runs.overrides(tiny_runs.EFFICIENTNET))},train.epochs=0.4,train.log_steps=2,'
   'train.checkpoint_steps=2'
 )
 # For what happens to a process, whatever the network: it starts soon.
 _QUICK = (
-  'model.name=resnet-18,model.width_coefficient=0.125,'
-  'model.depth_coefficient=0.5,model.image_size=16,model.dropout_rate=0,'
+  f'{",".join(tiny_runs.overrides(tiny_runs.RESNET))},model.dropout_rate=0,'
   'model.survival_probability=1,train.epochs=0.4,train.log_steps=2,'
   'train.checkpoint_steps=2'
 )

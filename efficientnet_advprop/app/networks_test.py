@@ -10,6 +10,7 @@ from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import pretrained
 from efficientnet_advprop.app import networks
 from efficientnet_advprop.base import errors
+from efficientnet_advprop.testing import tiny_runs
 from efficientnet_advprop.weights import loading
 from efficientnet_advprop.weights import names
 
@@ -151,7 +152,7 @@ def test_what_cannot_be_opened_is_one_line(tmp_path, model):
 
 def test_published_weights_are_a_network_with_their_pixels(tmp_path):
   """The run's own settings of pixels do not count."""
-  settings = dict(image_size=16, width_coefficient=0.25, depth_coefficient=0.1)
+  settings = tiny_runs.EFFICIENTNET
   source = pretrained.build_model('resnet-18', 3, (), **settings)
   values = {}
   variables = loading.variables_by_place(source)

@@ -10,8 +10,9 @@ from efficientnet_advprop.app import settings
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.config import recipes
 from efficientnet_advprop.testing import tiny_data
+from efficientnet_advprop.testing import tiny_runs
 
-_TINY = ['model.width_coefficient=0.25', 'model.depth_coefficient=0.1']
+_TINY = tiny_runs.overrides(tiny_runs.EFFICIENTNET)
 
 
 def _write(folder, config, has_checkpoint):

@@ -16,14 +16,11 @@ from efficientnet_advprop.evaluation import image_sets
 from efficientnet_advprop.evaluation import scores
 from efficientnet_advprop.models import factory
 from efficientnet_advprop.testing import tiny_data
+from efficientnet_advprop.testing import tiny_runs
 
 _CONFIG = config_lib.from_dict(
   {
-    'model': {
-      'image_size': 16,
-      'width_coefficient': 0.25,
-      'depth_coefficient': 0.1,
-    },
+    'model': tiny_runs.EFFICIENTNET,
     'data': {
       'num_classes': 10,
       'num_train_images': 2500,

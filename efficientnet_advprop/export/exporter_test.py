@@ -17,6 +17,7 @@ from efficientnet_advprop.export import saved_model
 from efficientnet_advprop.export import tflite
 from efficientnet_advprop.models import factory
 from efficientnet_advprop.testing import tiny_network
+from efficientnet_advprop.testing import tiny_runs
 
 
 def _with(config, **export):
@@ -55,10 +56,8 @@ def test_version_holds_verified_files(exported, model_dir):
 
 def test_a_resnet_agrees(config, tmp_path):
   model = {
-    'name': 'resnet-18',
+    **tiny_runs.RESNET,
     'image_size': tiny_network.SIZE,
-    'width_coefficient': 0.125,
-    'depth_coefficient': 0.5,
     'normalization': 'imagenet',
   }
   settings = _with(

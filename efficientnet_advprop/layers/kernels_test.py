@@ -7,6 +7,7 @@ from efficientnet_advprop.layers import convolution as convolution_lib
 from efficientnet_advprop.layers import excitation
 from efficientnet_advprop.layers import kernels
 from efficientnet_advprop.models import factory
+from efficientnet_advprop.testing import tiny_runs
 
 _RNG = np.random.default_rng(0)
 
@@ -172,10 +173,5 @@ def test_compiled_passes_repeat_bit_for_bit():
 
 _TINY = config_lib.model_config(
   'efficientnet-b0',
-  dict(
-    image_size=16,
-    stem_stride=1,
-    width_coefficient=0.25,
-    depth_coefficient=0.1,
-  ),
+  {**tiny_runs.EFFICIENTNET, 'stem_stride': 1},
 )

@@ -5,10 +5,17 @@ from typing import Any
 from efficientnet_advprop import config as config_lib
 
 # Seven blocks on images of 16 pixels.
-EFFICIENTNET = {
+EFFICIENTNET: dict[str, Any] = {
   'image_size': 16,
   'width_coefficient': 0.25,
   'depth_coefficient': 0.1,
+}
+# The network that traces the soonest.
+RESNET: dict[str, Any] = {
+  'name': 'resnet-18',
+  'image_size': 16,
+  'width_coefficient': 0.125,
+  'depth_coefficient': 0.5,
 }
 NUM_TRAIN_IMAGES = 2500  # Of the embedded data set.
 
@@ -38,3 +45,8 @@ def config(steps: int, batch_size: int = 16, **train: Any) -> config_lib.Config:
       },
     }
   )
+
+
+def overrides(model: dict[str, Any]) -> list[str]:
+  """Returns a network's settings as --params_override takes them."""
+  return [f'model.{key}={value}' for key, value in model.items()]

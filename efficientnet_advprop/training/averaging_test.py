@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop import pretrained
+from efficientnet_advprop.testing import tiny_runs
 from efficientnet_advprop.training import averaging
 
 
@@ -11,9 +12,7 @@ def _model(domains=('adversarial',)):
     'efficientnet-b0',
     10,
     domains,
-    image_size=16,
-    width_coefficient=0.25,
-    depth_coefficient=0.1,
+    **tiny_runs.EFFICIENTNET,
   )
 
 

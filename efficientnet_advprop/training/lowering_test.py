@@ -9,10 +9,11 @@ import tensorflow as tf
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.methods import paper
 from efficientnet_advprop.models import factory
+from efficientnet_advprop.testing import tiny_runs
 from efficientnet_advprop.training import optimizers
 from efficientnet_advprop.training import step as step_lib
 
-_TINY = dict(image_size=16, width_coefficient=0.25, depth_coefficient=0.1)
+_TINY = tiny_runs.EFFICIENTNET
 
 
 def _config(model, **train):

@@ -5,6 +5,7 @@ import tensorflow as tf
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import pretrained
 from efficientnet_advprop.layers import normalization
+from efficientnet_advprop.testing import tiny_runs
 from efficientnet_advprop.training import optimizers
 
 
@@ -13,9 +14,7 @@ def _model(domains=('adversarial',)):
     'efficientnet-b0',
     10,
     domains,
-    image_size=16,
-    width_coefficient=0.25,
-    depth_coefficient=0.1,
+    **tiny_runs.EFFICIENTNET,
   )
 
 

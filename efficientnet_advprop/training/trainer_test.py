@@ -14,6 +14,7 @@ from efficientnet_advprop.base import errors
 from efficientnet_advprop.config import recipes
 from efficientnet_advprop.methods import paper
 from efficientnet_advprop.testing import tiny_data
+from efficientnet_advprop.testing import tiny_runs
 from efficientnet_advprop.training import optimizers
 from efficientnet_advprop.training import step as step_lib
 from efficientnet_advprop.training import stopping
@@ -22,12 +23,7 @@ from efficientnet_advprop.weights import checkpoints
 
 # Of the embedded data set, which is there whenever the code is.
 _VALUES = {
-  'model': {
-    'name': 'resnet-18',  # The quickest to trace.
-    'image_size': 16,
-    'width_coefficient': 0.125,
-    'depth_coefficient': 0.5,
-  },
+  'model': tiny_runs.RESNET,
   'data': {
     'num_classes': 10,
     'num_train_images': 2500,
@@ -44,8 +40,7 @@ _VALUES = {
 }
 _EFFICIENTNET = (
   'model.name=efficientnet-b0',
-  'model.width_coefficient=0.25',
-  'model.depth_coefficient=0.1',
+  *tiny_runs.overrides(tiny_runs.EFFICIENTNET),
 )
 _FAST = (
   'train.method=fast_advprop',

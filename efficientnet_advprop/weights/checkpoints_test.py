@@ -9,6 +9,7 @@ import tensorflow as tf
 from efficientnet_advprop import pretrained
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import paths as paths_lib
+from efficientnet_advprop.testing import tiny_runs
 from efficientnet_advprop.weights import checkpoints
 
 
@@ -17,9 +18,7 @@ def _model(domains=('adversarial',), classes=10, width=0.25):
     'efficientnet-b0',
     classes,
     domains,
-    image_size=16,
-    width_coefficient=width,
-    depth_coefficient=0.1,
+    **{**tiny_runs.EFFICIENTNET, 'width_coefficient': width},
   )
 
 

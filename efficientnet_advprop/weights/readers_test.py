@@ -15,11 +15,12 @@ import tensorflow as tf
 
 from efficientnet_advprop import pretrained
 from efficientnet_advprop.base import errors
+from efficientnet_advprop.testing import tiny_runs
 from efficientnet_advprop.weights import loading
 from efficientnet_advprop.weights import names
 from efficientnet_advprop.weights import readers
 
-_TINY = dict(image_size=16, width_coefficient=0.25, depth_coefficient=0.1)
+_TINY = tiny_runs.EFFICIENTNET
 _CLASSES = 5
 
 

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from efficientnet_advprop import pretrained
 from efficientnet_advprop.base import errors
+from efficientnet_advprop.testing import tiny_runs
 from efficientnet_advprop.weights import checkpoints
 from efficientnet_advprop.weights import transfer
 
@@ -13,10 +14,8 @@ _NORM_VARIABLES = ('gamma', 'beta', 'moving_mean', 'moving_variance')
 
 
 def _model(domains=('adversarial',), classes=10, **settings):
-  settings = {'width_coefficient': 0.25, 'depth_coefficient': 0.1, **settings}
-  return pretrained.build_model(
-    'efficientnet-b0', classes, domains, image_size=16, **settings
-  )
+  settings = {**tiny_runs.EFFICIENTNET, **settings}
+  return pretrained.build_model('efficientnet-b0', classes, domains, **settings)
 
 
 def _randomized(model, seed):
