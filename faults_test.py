@@ -77,7 +77,7 @@ def test_a_full_disk_ends_in_one_line(tmp_path):
   line = _last_line(done, done.stderr)
   assert 'cannot write the checkpoint of step 4' in line
   assert 'No space left on device' in line
-  # The first one is whole: with more space the run goes on from there.
+  # The first one is whole: with more space the run resumes there.
   model_dir = saved / 'run'
   paths = checkpoints.checkpoint_paths(str(model_dir / 'checkpoints'))
   assert [os.path.basename(path) for path in paths] == ['ckpt-2']

@@ -100,7 +100,7 @@ def _tpu_strategy(
 def _wait_for_tpu(
   tpu: str, zone: Optional[str], project: Optional[str]
 ) -> None:
-  """Blocks until a TPU of the old kind, apart from its host, is healthy."""
+  """Blocks until a TPU node (not a TPU VM) is healthy."""
   # Imported here: it defines flags, and only this road needs it.
   import cloud_tpu_client
 
@@ -181,7 +181,7 @@ def lost_workers_named(strategy: tf.distribute.Strategy) -> Iterator[None]:
   """Tells in one line when another worker ends while the context lasts.
 
   TensorFlow notices by itself, when a message fails or the other's sign of
-  life is missing, after 20 seconds or so. A worker cannot go on without it.
+  life is missing, after 20 seconds or so. A worker cannot continue without it.
 
   Raises:
     WorkerLostError: names the worker, if TensorFlow does.
@@ -207,8 +207,8 @@ def _lost(message: str, workers: Mapping[str, list[str]]) -> str:
     job, index = found.group(1), int(found.group(2))
     name = f'{job} {index} ({workers[job][index]})'
   return (
-    f'{name} has ended, and training cannot go on without it; start all workers'
-    ' again to resume from the last checkpoint'
+    f'{name} has ended, and training cannot continue without it; start all'
+    ' workers again to resume from the last checkpoint'
   )
 
 

@@ -19,7 +19,7 @@ def test_the_strategy_has_the_machine_s_replicas(name, replicas):
 
 
 def test_strategies_of_one_process_do_not_meet():
-  """Their reductions are apart, though of other shapes; see distribution."""
+  """Their reductions are separate, though of other shapes; see devices."""
   for shape in ([3], [5]):
     strategy = devices.create_strategy('mirrored')
 

@@ -5,7 +5,7 @@ r"""Imports published weights as a run of this project.
 
 The weights are of any kind that docs/weights.md lists, such as an official
 checkpoint of TensorFlow 1, a Keras .h5 file, a .safetensors file of timm, a
-state dict of PyTorch, or timm/<name>; the content tells which. Afterwards
+state dict of PyTorch, or timm/<name>; the content decides which. Afterwards
 `main.py --mode=eval` and `--mode=export` work on the model_dir, and training
 starts from the weights.
 

@@ -61,7 +61,7 @@ def _strategy():
 
 @pytest.fixture(scope='module', name='files')
 def _files(config, model_dir, tmp_path_factory):
-  """A version for TF Serving with a TFLite file beside it."""
+  """A version for TF Serving with a TFLite file next to it."""
   export_dir = str(tmp_path_factory.mktemp('export'))
   version = tiny_network.write_version(config, model_dir, export_dir)
   model, _ = saved_model.restored_model(config, model_dir)

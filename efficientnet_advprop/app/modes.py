@@ -41,7 +41,7 @@ class Outcome(NamedTuple):
 def train(
   config: config_lib.Config, strategy: tf.distribute.Strategy, model_dir: str
 ) -> None:
-  """Trains, or goes on where an earlier run in `model_dir` stopped."""
+  """Trains a run, or resumes the one that `model_dir` holds."""
   trainer = trainer_lib.Trainer(config, strategy, model_dir)
   _start(trainer, config)
   trainer.train()
@@ -134,7 +134,7 @@ def export(
   """Exports the checkpoint that `eval.checkpoint` names.
 
   Returns:
-    How well the files agree with the network, and where they lie.
+    How well the files agree with the network, and where they are.
   """
   checkpoint = paths.evaluated_checkpoint(model_dir, config.eval.checkpoint)
   exported = export_lib.export(config, checkpoint, export_dir)
@@ -168,7 +168,7 @@ def _start(trainer: trainer_lib.Trainer, config: config_lib.Config) -> None:
 
 
 def _join(text: str, places: Mapping[str, str]) -> str:
-  """A text, and under it where everything lies."""
+  """Joins a text and the places of all files."""
   width = max(map(len, places), default=0)
   lines = [f'{name:{width}}  {place}' for name, place in places.items()]
   return '\n'.join([text, *([''] if lines else []), *lines])

@@ -34,7 +34,7 @@ def field(
   above: float = -math.inf,
   optional: bool = False,
 ) -> Any:
-  """A dataclass field whose value lies in [low, high], > above, in choices.
+  """A dataclass field whose value is in [low, high], > above, in choices.
 
   An optional one may be given as None, which its class replaces.
   """

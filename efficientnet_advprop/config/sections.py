@@ -445,7 +445,7 @@ class Config:
     if test.kind not in IMAGENET_SETS:
       return
     if test.dir is None:
-      raise ConfigError(f'{key}.dir', None, f'where {test.kind} lies')
+      raise ConfigError(f'{key}.dir', None, f'the folder of {test.kind}')
     if self.data.num_classes not in (None, _IMAGENET_CLASSES):
       allowed = f'{_IMAGENET_CLASSES}, as {key} is {test.kind}'
       raise ConfigError('data.num_classes', self.data.num_classes, allowed)

@@ -130,7 +130,7 @@ def _global_position(place: Place, index: tf.Tensor) -> tf.Tensor:
 
 
 def _own_rows(stream: tf.data.Dataset, place: Place) -> tf.data.Dataset:
-  """Keeps the numbered records that lie in this host's rows."""
+  """Keeps the numbered records of this host's rows."""
   if place.hosts == 1:
     return stream
 
@@ -157,7 +157,7 @@ def _epoch_of(
   host: int,
   hosts: int,
 ) -> tuple[int, int]:
-  """The epoch in which a host's example number `start` lies; its place there.
+  """Returns the epoch of a host's example number `start`, and its place there.
 
   A host's files change from epoch to epoch, and so may their records' number.
   """

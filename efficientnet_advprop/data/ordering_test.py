@@ -85,7 +85,7 @@ def test_hosts_divide_the_files_of_a_large_set(directory):
     numbers, positions = _training(directory, 48, 0, place, shuffle_window=2)
     expected = [4 * s + 2 * host + row for s in range(24) for row in range(2)]
     assert positions == expected
-    # Step 11 lies in epoch 2 or 3.
+    # Step 11 is in epoch 2 or 3.
     resumed = _training(directory, 26, 11, place, shuffle_window=2)
     assert resumed == (numbers[22:], positions[22:])
     streams.append(numbers)

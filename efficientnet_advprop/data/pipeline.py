@@ -49,7 +49,7 @@ def train_dataset(
     start_step: how many global batches have been used already.
     context: this host's place among all, from
       `strategy.distribute_datasets_from_function`; None for one replica.
-    two_views: also yield the augmented image beside the plain one, both from
+    two_views: also yield the augmented image with the plain one, both from
       the same crop.
 
   Returns:

@@ -1,4 +1,4 @@
-r"""Encoded records: the files of a split, reading them, taking them apart.
+r"""Encoded records: the files of a split, reading and parsing them.
 
 A record is a dictionary of scalar tensors: `file` (string), `record` (int64,
 its place in the file), `data` (string: a serialized tf.Example, or empty where
@@ -182,7 +182,7 @@ def check_count(dataset: tf.data.Dataset, source: Source) -> tf.data.Dataset:
   return real.map(check)
 
 
-# --- Taking apart -----------------------------------------------------------
+# --- Parsing ----------------------------------------------------------------
 
 
 def image_and_label(

@@ -1,6 +1,6 @@
 """What tensorflow-addons does for the input, and the kernel beneath it.
 
-tensorflow-addons can be imported beside TensorFlow up to 2.15. Elsewhere the
+tensorflow-addons can be imported with TensorFlow up to 2.15. Elsewhere the
 TensorFlow kernel that it wraps is called directly; results are the same.
 """
 

@@ -66,7 +66,7 @@ class Evaluator:
       `top_1_accuracy` and `top_5_accuracy` as fractions, and `domain`. Under
       attack they are of the worst restart of each image, and `attack` and
       `restarts` say under which. With a cue there are the figures of
-      `shape_bias.figures` beside them.
+      `shape_bias.figures` as well.
 
     Raises:
       DataError: the images are missing or damaged, or have no such cue.

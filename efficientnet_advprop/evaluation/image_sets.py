@@ -1,6 +1,6 @@
 """Where the images of a named test are, and what they have to be.
 
-Corrupted sets lie in `<corruption>/<severity>/<class>/<image>`, or have
+Corrupted sets are in `<corruption>/<severity>/<class>/<image>`, or have
 TFRecords `<corruption>/<severity>-?????-of-?????`, or come from TensorFlow
 Datasets. Everything is checked before the first image is read.
 """
@@ -38,7 +38,7 @@ NUM_IMAGES = {
 STORED_SIDES = {'imagenet_c': 224, 'stylized_imagenet': 224}
 CORRUPTED_KINDS = ('corruptions', 'imagenet_c')
 
-# Published beside the 15 corruptions, for validation; no part of mCE.
+# Published with the 15 corruptions, for validation; no part of mCE.
 _EXTRA = ('gaussian_blur', 'saturate', 'spatter', 'speckle_noise')
 # The split that TensorFlow Datasets keeps a set in.
 _TFDS_SPLITS = {'imagenet_c': 'validation'}

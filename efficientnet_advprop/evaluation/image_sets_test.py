@@ -47,7 +47,7 @@ def _write(path, index, side=12):
 
 @pytest.fixture(scope='module', name='imagenet_a')
 def _imagenet_a(tmp_path_factory):
-  """One image for each of the 200 classes, beside a file of text."""
+  """One image for each of the 200 classes, and a file of text."""
   root = tmp_path_factory.mktemp('sets') / 'imagenet-a'
   synsets = imagenet_classes.synsets()
   for label in imagenet_classes.classes('imagenet_a'):

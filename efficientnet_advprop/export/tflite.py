@@ -125,7 +125,7 @@ class Reader:
     return np.concatenate([self._classify(image) for image in images])
 
   def _classify(self, image: np.ndarray) -> np.ndarray:
-    # NOTE: a signature runner would prepare the file anew for each image,
+    # NOTE: a signature runner would prepare the file again for each image,
     # which takes as long as running it.
     self._interpreter.set_tensor(self._input, image[np.newaxis])
     self._interpreter.invoke()

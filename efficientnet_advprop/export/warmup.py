@@ -35,7 +35,7 @@ def _varint(number: int) -> bytes:
 
 
 def _field(number: int, payload: bytes) -> bytes:
-  """A field with its tag; wire type 2 is a length and so many bytes."""
+  """A field with its tag; wire type 2 is a length and that number of bytes."""
   return _varint(number << 3 | 2) + _varint(len(payload)) + payload
 
 

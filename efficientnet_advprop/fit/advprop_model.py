@@ -161,7 +161,7 @@ class AdvPropModel:
 
     Raises:
       ValueError: the images leave the pixel range, the labels do not allow the
-        attack, or the norms cannot be kept apart; nothing has been updated by
+        attack, or the norms cannot be kept separate; nothing was updated by
         the batch in question.
     """
     if kwargs.get('verbose', 'auto') and not self._state.is_reported:

@@ -105,7 +105,7 @@ def test_a_functional_network_of_our_norms_is_trained():
   inputs = tf.keras.Input((16, 16, 3))
   norm = normalization.AuxBatchNormalization()
   x = norm(tf.keras.layers.Conv2D(4, 3)(inputs))
-  x = tf.keras.layers.BatchNormalization()(x)  # A plain one beside it.
+  x = tf.keras.layers.BatchNormalization()(x)  # A plain one besides.
   x = tf.keras.layers.GlobalAveragePooling2D()(x)
   mixed = tf.keras.Model(inputs, tf.keras.layers.Dense(7)(x))
   model = compiled(advprop_model.AdvPropModel(mixed, pixel_range=(-1, 1)))

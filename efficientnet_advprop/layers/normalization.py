@@ -138,7 +138,7 @@ class AuxBatchNormalization(tf.keras.layers.BatchNormalization):
     """Creates the layer; the variables of all domains come with `build`.
 
     Args:
-      auxiliary_domains: names of the domains beside `'main'`.
+      auxiliary_domains: names of the domains besides `'main'`.
       momentum: share of the old value when a moving statistic moves.
       epsilon: added to the variance.
       synchronized: whether batch statistics span all replicas of the strategy.

@@ -174,7 +174,7 @@ def test_auxiliary_statistics_move_twice_and_main_ones_once():
   norm = network.stem.norm
   norm.momentum = norm.auxiliary['adversarial'].momentum = 0.5
   gradients.of_part(network, _batch(0), _config(), 0)
-  # From 1 by halves: what is left of the start tells the number of moves.
+  # From 1 by halves: what is left of the start gives the number of moves.
   left = {}
   for domain in ('main', 'adversarial'):
     variance = norm.norm_of(domain).moving_variance.numpy()

@@ -100,7 +100,7 @@ def fine_grained(
   config: config_lib.Config,
   step: tf.Tensor,
 ) -> list[Pass]:
-  """Section 5.4: plain, augmented, adversarial and further images apart.
+  """Section 5.4: plain, augmented, adversarial and further images separately.
 
   The batch also holds `augmented_image`. The paper does not say which images
   are attacked; here the augmented ones, as in AdvProp itself.

@@ -18,7 +18,7 @@ SIZE = 32
 
 
 def _picture(rng: np.random.Generator, label: int) -> np.ndarray:
-  """An image of one colour, which tells the class."""
+  """An image of one colour, which gives the class away."""
   height, width = rng.integers(50, 70, 2)
   pixels = np.full((height, width, 3), 60) + rng.integers(0, 6, 3)
   pixels[:, :, 2 - label] += 120

@@ -28,7 +28,7 @@ def _context(replicas, hosts):
 
 
 def _check(directory, began, here, caplog, *overrides):
-  """What the log says as a run goes on elsewhere."""
+  """What the log says when a run resumes elsewhere."""
   resuming.record_layout(_context(*began), str(directory))
   with caplog.at_level('WARNING', 'absl'):
     resuming.check_layout(

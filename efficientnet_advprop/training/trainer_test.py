@@ -201,7 +201,7 @@ def _random_batch():
 
 @pytest.mark.parametrize('weight', [1, 2])
 def test_a_step_descends_the_sum_of_both_losses(monkeypatch, weight):
-  """The update is that of the sum, worked out apart from train_step."""
+  """The update is that of the sum, computed independently of train_step."""
   config = _config(
     'model.dropout_rate=0',
     'model.survival_probability=1',

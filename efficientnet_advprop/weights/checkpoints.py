@@ -124,7 +124,7 @@ class CheckpointManager:
 def _remove_broken_state_file(directory: str) -> None:
   """Removes TensorFlow's list of checkpoints if it is empty after a crash.
 
-  The next save writes it anew; restoring does not need it.
+  The next save writes it again; restoring does not need it.
   """
   path = os.path.join(directory, 'checkpoint')
   if not tf.io.gfile.exists(path):

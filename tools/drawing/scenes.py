@@ -1,6 +1,6 @@
 """Draws one scene: a textured shape amid clutter, lit, blurred and noisy.
 
-Lengths and places are in pixels of the finished image; colors lie in [0, 1].
+Lengths and places are in pixels of the finished image; colors are in [0, 1].
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from PIL import ImageDraw
 from PIL import ImageFilter
 
 SIZE = 40  # Height and width of an image, in pixels.
-_SCALE = 3  # Drawn so many times larger, then averaged: smooth edges.
+_SCALE = 3  # Drawn this many times larger, then averaged: smooth edges.
 
 
 # --- Shapes: outlines around the origin, of about unit radius. ---------------
@@ -209,7 +209,7 @@ def _blob_mask(
 def _stroke_mask(
   middle: np.ndarray, width: float, rng: np.random.Generator
 ) -> Image.Image:
-  """A bent stroke whose middle lies near the place."""
+  """A bent stroke whose middle is near the place."""
   direction = np.array([1.0, 0.0]) @ rotation(rng.uniform(0, 2 * np.pi))
   reach = rng.uniform(7, 22, 2)
   t = np.linspace(-1, 1, 24)[:, None]

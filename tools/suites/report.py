@@ -36,7 +36,7 @@ _LAST_FIFTH = (
 )
 _CORRECTED = "undecided after Holm's correction"
 _LETTER = re.compile(r'([a-z])\. ')  # In front of a claim: `a. It holds`.
-_LEGEND = 'outside upper center'  # Dots may lie anywhere in the axes.
+_LEGEND = 'outside upper center'  # Dots may be anywhere in the axes.
 
 Results = Mapping[tuple[str, int], Mapping[str, Any]]  # By cell and seed.
 

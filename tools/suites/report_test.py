@@ -157,7 +157,7 @@ def test_without_primary_claims_all_share_one_error_rate():
 
 @pytest.mark.parametrize('name', ['cifar10', 'demo'])
 def test_published_reports_follow_from_their_results(name):
-  """The tables of docs/results are those of the lines beside them."""
+  """The tables of docs/results are those of the lines next to them."""
   suite = suite_lib.load(str(_SUITES[name]))
   path = _ROOT / 'docs' / 'results' / name
   results = runner.read_results(f'{path}.jsonl', suite)

@@ -80,7 +80,7 @@ def class_names(images: Sequence[Image]) -> list[str]:
 
 
 def list_hash(images: Sequence[Image]) -> str:
-  """A hash of classes and names, wherever the images lie."""
+  """A hash of classes and names, wherever the images are."""
   digest = hashlib.sha256()
   for image in images:
     digest.update(f'{image.class_name}/{image.name}\n'.encode())
@@ -102,7 +102,7 @@ def _in_folder(path: str) -> Iterator[Image]:
   classes, files = _names(path)
   if classes and files:
     file = os.path.join(path, min(files))
-    raise errors.DataError(f'{file}: a file beside class folders')
+    raise errors.DataError(f'{file}: a file next to class folders')
   for name in files:
     yield Image('', name, os.path.join(path, name))
   for class_name in classes:

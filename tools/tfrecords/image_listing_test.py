@@ -106,7 +106,7 @@ def test_labels_that_do_not_fit_are_named(tmp_path, flat, labels, problem):
 @pytest.mark.parametrize(
   'change, problem',
   [
-    (lambda root: (root / 'x.png').touch(), 'x.png: a file beside class'),
+    (lambda root: (root / 'x.png').touch(), 'x.png: a file next to class'),
     (lambda root: (root / 'n03').mkdir(), 'n03: the class folder holds no im'),
     (lambda root: (root / 'n01/x').mkdir(), 'n01/x: a folder inside a class'),
   ],

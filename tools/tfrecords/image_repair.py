@@ -1,4 +1,4 @@
-"""Makes an RGB JPEG of any image file, or tells why it cannot.
+"""Makes an RGB JPEG of any image file, or says why it cannot.
 
 A JPEG that is one already stays as it is, byte for byte.
 """
@@ -22,7 +22,7 @@ Image.MAX_IMAGE_PIXELS = None
 
 
 class UnreadableError(ValueError):
-  """A file holds no usable image; the message is one line that tells why."""
+  """A file holds no usable image; the message is one line that says why."""
 
 
 class Prepared(NamedTuple):
