@@ -165,7 +165,11 @@ def resize(image: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def center_box(shape: tf.Tensor, image_size: int, padding: int) -> tf.Tensor:
-  """The official evaluation crop: a centred square.
+  """Returns the evaluation crop: a centred square.
+
+  NOTE: the padding (`data.eval_crop_padding`) is 32 at every size, as in the
+  code of the checkpoints and in timm. The head of the official code has
+  round(image_size * (1 / 0.875 - 1)) since, which is 34 to 96 for B1 to B8.
 
   Args:
     shape: int32 [2 or 3]: height, width.
