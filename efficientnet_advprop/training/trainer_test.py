@@ -49,6 +49,9 @@ _FAST = (
   'train.batch_size=20',
   'train.norm_groups=2',
 )
+# One step. In the next ones the attack takes the sign of pixel gradients that
+# are nearly zero, which rounding turns: replicas sum in another order.
+_FAST_STEP = (*_FAST, 'train.epochs=0.008', 'train.log_steps=1')
 _ONE = tf.distribute.OneDeviceStrategy('CPU:0')
 
 
@@ -175,7 +178,7 @@ def test_another_network_s_checkpoints_are_refused(whole):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize('overrides', [_EFFICIENTNET, _FAST])
+@pytest.mark.parametrize('overrides', [_EFFICIENTNET, _FAST_STEP])
 def test_two_replicas_equal_one_device(two_replicas, tmp_path, overrides):
   """On the same global batches: norms, losses, attack, update and average."""
   assert two_replicas.num_replicas_in_sync == 2
@@ -430,7 +433,7 @@ def test_a_run_starts_from_another_one_unless_it_resumes(whole, tmp_path):
   _assert_same(second.model.variables, first.model.variables)
 
 
-def test_a_run_lists_its_training_images_once(tmp_path):
+def test_a_run_lists_its_training_images_once(two_replicas, tmp_path):
   """Also where it is resumed on other replicas."""
   directory = str(tmp_path / 'data')
   tiny_data.write_class_folders(directory, {'train': 20}, 10)
@@ -438,7 +441,7 @@ def test_a_run_lists_its_training_images_once(tmp_path):
   steps = dataclasses.replace(config.train, epochs=5, batch_size=4)
   config = dataclasses.replace(config, train=steps)
   model_dir = str(tmp_path / 'run')
-  for strategy in _ONE, tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1']):
+  for strategy in _ONE, two_replicas:
     with tiny_data.counting_listings() as counts:
       trainer_lib.Trainer(config, strategy, model_dir).train()
     assert counts[os.path.join(directory, 'train', 'class_0')] == 1
