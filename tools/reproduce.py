@@ -43,6 +43,12 @@ _DATA_DIR = flags.DEFINE_string(
   'TFRecords, class folders, or tfds:<name>. Default: the embedded data set.',
   flag_values=_FLAGS,
 )
+_INIT_CHECKPOINT = flags.DEFINE_string(
+  'init_checkpoint',
+  None,
+  "Weights in place of the suite's train.init_checkpoint.",
+  flag_values=_FLAGS,
+)
 _OUTPUT_DIR = flags.DEFINE_string(
   'output_dir',
   None,
@@ -71,7 +77,12 @@ _RUN = flags.DEFINE_string(
 
 def main(_: Sequence[str]) -> int:
   """Makes the runs that are missing, then reports; returns the exit code."""
-  place = whole.Place(str(_SUITE.value), _WORK_DIR.value, _OUTPUT_DIR.value)
+  place = whole.Place(
+    str(_SUITE.value),
+    _WORK_DIR.value,
+    _OUTPUT_DIR.value,
+    _INIT_CHECKPOINT.value,
+  )
   try:
     if _RUN.value:
       logging.set_verbosity(logging.WARNING)

@@ -65,6 +65,34 @@ def _reproduce(tmp_path, suite_path, *flags):
   return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+def test_weights_are_refused_where_runs_start_from_random_ones(
+  tmp_path, suite_path
+):
+  done = _reproduce(tmp_path, suite_path, '--init_checkpoint=lite0.pth')
+  assert done.returncode == errors.EXIT_USER_ERROR
+  (line,) = done.stderr.splitlines()
+  assert 'init_checkpoint: got' in line and 'start from random weights' in line
+
+
+def test_a_run_starts_from_the_weights_of_the_flag(
+  tmp_path, suite_path, work_dir
+):
+  """They take the place of those that the suite names."""
+  values = yaml.safe_load(suite_path.read_text())
+  values['run']['train']['init_checkpoint'] = 'timm/nowhere'
+  path = tmp_path / 'tiny.yaml'
+  path.write_text(yaml.safe_dump(values, sort_keys=False))
+  done = _reproduce(
+    tmp_path,
+    path,
+    '--init_checkpoint=lite0.pth',
+    f'--work_dir={work_dir}',
+    '--run=vanilla:0',
+  )
+  assert done.returncode == errors.EXIT_USER_ERROR
+  assert 'lite0.pth' in done.stderr and 'nowhere' not in done.stderr
+
+
 def test_a_finished_run_is_not_made_again(tmp_path, suite_path, work_dir):
   """Three of four runs are there; the fourth is made and all reported."""
   suite = suite_lib.load(str(suite_path))

@@ -6,7 +6,7 @@ import os
 import platform
 import signal
 import time
-from typing import Any
+from typing import Any, Optional
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import devices
@@ -20,7 +20,10 @@ import tensorflow as tf  # isort: skip
 
 
 def run_in_this_process(
-  suite: suite_lib.Suite, name: str, work_dir: str
+  suite: suite_lib.Suite,
+  name: str,
+  work_dir: str,
+  init_checkpoint: Optional[str] = None,
 ) -> None:
   """Makes a run, and leaves its line in its folder.
 
@@ -28,6 +31,7 @@ def run_in_this_process(
     suite: names the run.
     name: `<cell>:<seed>`.
     work_dir: of the suite.
+    init_checkpoint: weights in place of the run's `train.init_checkpoint`.
 
   Raises:
     ConfigError: the suite has no such run.
@@ -45,12 +49,15 @@ def run_in_this_process(
     fcntl.flock(lock, fcntl.LOCK_EX)
     if runner_lib.read_line(model_dir) is None:
       data_dir = os.path.join(work_dir, 'data')
-      line = make_run(runs[name], data_dir, model_dir)
+      line = make_run(runs[name], data_dir, model_dir, init_checkpoint)
       runner_lib.leave_line(model_dir, line)
 
 
 def make_run(
-  run: suite_lib.Run, data_dir: str, model_dir: str
+  run: suite_lib.Run,
+  data_dir: str,
+  model_dir: str,
+  init_checkpoint: Optional[str] = None,
 ) -> dict[str, Any]:
   """Trains and tests one cell with one seed, or resumes it.
 
@@ -58,12 +65,13 @@ def make_run(
     run: the cell and the seed.
     data_dir: what `datasets.prepare` wrote.
     model_dir: for checkpoints.
+    init_checkpoint: weights in place of the run's `train.init_checkpoint`.
 
   Returns:
     Its line: cell, seed, digest, accuracies in percent, the plain accuracy
     during training as pairs of epoch and percent, seconds, versions.
   """
-  config = _with_data(run, data_dir)
+  config = _with_places(run, data_dir, init_checkpoint)
   began = time.process_time()
   strategy = devices.create_strategy('one_device')
   trainer = trainer_lib.Trainer(config, strategy, model_dir)
@@ -102,7 +110,13 @@ def make_run(
   }
 
 
-def _with_data(run: suite_lib.Run, data_dir: str) -> config_lib.Config:
-  """Returns the run's settings, with the folder of its images."""
-  data = dataclasses.replace(run.config.data, dir=data_dir)
-  return dataclasses.replace(run.config, data=data)
+def _with_places(
+  run: suite_lib.Run, data_dir: str, init_checkpoint: Optional[str]
+) -> config_lib.Config:
+  """Returns the run's settings, with the places of its images and weights."""
+  config = run.config
+  train = config.train
+  if init_checkpoint:
+    train = dataclasses.replace(train, init_checkpoint=init_checkpoint)
+  data = dataclasses.replace(config.data, dir=data_dir)
+  return dataclasses.replace(config, data=data, train=train)

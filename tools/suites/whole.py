@@ -23,7 +23,11 @@ class Place:
   """A suite, and the folders of its work and of its results."""
 
   def __init__(
-    self, path: str, work_dir: Optional[str], output_dir: Optional[str]
+    self,
+    path: str,
+    work_dir: Optional[str],
+    output_dir: Optional[str],
+    init_checkpoint: Optional[str] = None,
   ):
     """Reads the suite.
 
@@ -31,11 +35,19 @@ class Place:
       path: of the suite's YAML file.
       work_dir: folder for images and unfinished runs; None for runs/<suite>.
       output_dir: folder for results and report; None for `work_dir`.
+      init_checkpoint: the same weights as the suite's `train.init_checkpoint`,
+        from another place.
 
     Raises:
-      ConfigError: the file is missing or wrong.
+      ConfigError: the file is missing or wrong, or its runs start from random
+        weights and `init_checkpoint` is given.
     """
-    name = suite_lib.load(path).name
+    suite = suite_lib.load(path)
+    name = suite.name
+    if init_checkpoint and suite.config.train.init_checkpoint is None:
+      allowed = f'none, because the runs of {path} start from random weights'
+      raise config_lib.ConfigError('init_checkpoint', init_checkpoint, allowed)
+    self._init_checkpoint = init_checkpoint
     self._path = path
     self._work_dir = work_dir or os.path.join('runs', name)
     self._output_dir = output_dir or self._work_dir
@@ -45,7 +57,9 @@ class Place:
 
   def make_run(self, name: str) -> None:
     """Makes one run, `<cell>:<seed>`, in this process."""
-    training.run_in_this_process(self._suite, name, self._work_dir)
+    training.run_in_this_process(
+      self._suite, name, self._work_dir, self._init_checkpoint
+    )
 
   def make_all(self, command: list[str], data_dir: str, jobs: int) -> None:
     """Makes the runs that are missing.
@@ -67,6 +81,8 @@ class Place:
     command = [*command, f'--suite={self._path}']
     command += [f'--work_dir={self._work_dir}']
     command += [f'--output_dir={self._output_dir}']
+    if self._init_checkpoint:
+      command += [f'--init_checkpoint={self._init_checkpoint}']
     while True:
       runner = runner_lib.Runner(
         self._suite, self._results, self._work_dir, command
