@@ -42,6 +42,7 @@ from efficientnet_advprop.config import fields
 from efficientnet_advprop.config import recipes
 
 PLAIN_TEST = 'clean'
+LETTER = re.compile(r'([a-z])\. ')  # In front of a claim: `a. It holds`.
 _KEYS = ('name', 'splits', 'corrupted_images', 'run', 'stages', 'claims')
 _STAGE_KEYS = ('seeds', 'choose', 'cells')
 _CLAIM_KEYS = ('claim', 'is_positive', 'primary')
