@@ -16,7 +16,7 @@ STARTER = f'{PACKAGE}/testing/run_pytest.py'
 ORDER = (
   {'base', 'losses'},
   {'config'},
-  {'attacks', 'data', 'devices', 'layers'},
+  {'attacks', 'data', 'devices', 'execution', 'layers'},
   {'methods', 'models'},
   {'fit', 'weights'},
   {'evaluation', 'export', 'pretrained', 'training'},

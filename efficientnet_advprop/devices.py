@@ -222,12 +222,3 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     return True
   first = 'chief' if 'chief' in cluster else 'worker'
   return (resolver.task_type, resolver.task_id) == (first, 0)
-
-
-def compiles_layers(strategy: tf.distribute.Strategy) -> bool:
-  """Whether layers may use functions compiled by XLA inside this strategy.
-
-  They cannot in a MirroredStrategy over CPUs; on a TPU everything is compiled
-  anyway.
-  """
-  return isinstance(strategy, tf.distribute.OneDeviceStrategy)

@@ -15,7 +15,6 @@ from efficientnet_advprop import devices
 def test_the_strategy_has_the_machine_s_replicas(name, replicas):
   strategy = devices.create_strategy(name)
   assert strategy.num_replicas_in_sync == replicas
-  assert devices.compiles_layers(strategy) == (replicas == 1)
 
 
 def test_strategies_of_one_process_do_not_meet():

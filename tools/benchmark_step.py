@@ -3,8 +3,9 @@
 The peer is the same network from tf.keras.applications, with the same
 optimizer, batch and image size, in a plain `tf.function`. Steps of all variants
 take turns, and each ratio is taken within one round, because absolute rates
-drift and the machine may be shared. Compare by the ratios of CPU time. The last
-line is JSON, in which smaller values are better:
+drift and the machine may be shared. On a CPU, compare by the ratios of CPU
+time; on a GPU, all ratios are of wall time. The first line names the device.
+The last line is JSON, in which smaller values are better:
 
   vanilla_SIZE, pgd1_SIZE, pgd5_SIZE  CPU time / CPU time of plain Keras
   fast_SIZE                           the same for Fast AdvProp, for each image

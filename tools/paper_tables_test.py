@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import devices
+from efficientnet_advprop import execution
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.evaluation import paper_results
 from efficientnet_advprop.training import trainer as trainer_lib
@@ -82,7 +82,8 @@ def test_every_recipe_belongs_to_a_number():
   ],
 )
 def test_one_of_each_kind_takes_two_steps(recipe, tmp_path, monkeypatch):
-  monkeypatch.setattr(devices, 'compiles_layers', lambda strategy: False)
+  plain = execution.Execution(layers=False, step=False)
+  monkeypatch.setattr(execution, 'choose', lambda *_: plain)
   overrides = [
     *('model.name=resnet-18', 'model.width_coefficient=0.125'),
     *('model.depth_coefficient=0.1', 'model.image_size=16'),

@@ -16,6 +16,7 @@ from absl import logging
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import devices
+from efficientnet_advprop import execution
 from efficientnet_advprop.app import folder
 from efficientnet_advprop.app import modes
 from efficientnet_advprop.app import predicting
@@ -126,10 +127,11 @@ def _run() -> int:
     devices.check_reachable(FLAGS.tpu, places)
   # A run is a function of its config and seed alone.
   tf.config.experimental.enable_op_determinism()
+  execution.prepare_gpus()
   strategy = devices.create_strategy(
     FLAGS.strategy, FLAGS.tpu, FLAGS.tpu_zone, FLAGS.gcp_project
   )
-  if FLAGS.mode != 'export' and devices.compiles_layers(strategy):
+  if FLAGS.mode != 'export' and execution.choose(strategy).layers:
     quiet.hide_note_on_compilation()
   if FLAGS.mode == 'eval':
     return _show(modes.evaluate(config, strategy, model_dir))

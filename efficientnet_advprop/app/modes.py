@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import devices
+from efficientnet_advprop import execution
 from efficientnet_advprop import export as export_lib
 from efficientnet_advprop.app import evaluating
 from efficientnet_advprop.app import readiness
@@ -162,6 +163,9 @@ def _start(trainer: trainer_lib.Trainer, config: config_lib.Config) -> None:
     config.train_steps,
     config.train.batch_size,
     trainer.strategy.num_replicas_in_sync,
+  )
+  logging.info(
+    'Running on %s', execution.describe(trainer.strategy, trainer.execution)
   )
   if trainer.restored:
     logging.info('Resuming from %s', trainer.restored)

@@ -18,7 +18,7 @@ from absl import logging
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import devices
+from efficientnet_advprop import execution
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.data import sources
@@ -115,7 +115,7 @@ def open_network(
       config,
       path,
       config.eval.weights,
-      compiled=devices.compiles_layers(strategy),
+      compiled=execution.for_evaluation(strategy, config.train.compile).layers,
     )
   return Network(
     network,
@@ -141,7 +141,7 @@ def _published(
       dataclasses.replace(config.model, normalization=pixels),
       config.data.num_classes,
       (),
-      compiled=devices.compiles_layers(strategy),
+      compiled=execution.for_evaluation(strategy, config.train.compile).layers,
     )
     loading.check_classes(network, weights)
     transfer.initialize(network, weights)

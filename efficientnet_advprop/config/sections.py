@@ -298,6 +298,11 @@ class TrainConfig(fields.Checked):
   precision: str = fields.field(
     'float32', choices=('float32', 'mixed_bfloat16')
   )
+  # What XLA compiles: `layers` some fused functions, `step` the whole step, on
+  # one device. None: what was fastest on the device; see execution.py.
+  compile: Optional[str] = fields.field(
+    None, choices=('none', 'layers', 'step')
+  )
   # Determines the run completely, together with all other settings.
   seed: int = fields.field(0, low=0, high=2**31 - 1)
   # Steps between two log lines, which are one call of the compiled host loop.

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import devices
+from efficientnet_advprop import execution
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.base import progress
 from efficientnet_advprop.data import bad_records
@@ -63,13 +64,15 @@ class Trainer:
       model_dir: folder of checkpoints, metrics and summaries.
 
     Raises:
-      ConfigError: the batch size does not divide.
+      ConfigError: the batch size does not divide, or the devices cannot do
+        what `train.compile` asks for.
       CheckpointError: the model_dir's checkpoints cannot be read, or, in a new
         run, that of `train.init_checkpoint`.
     """
     self.config = config
     self.strategy = strategy
     self.model_dir = model_dir
+    self.execution = execution.choose(strategy, config.train.compile)
     parts = config.train.accumulation_steps * strategy.num_replicas_in_sync
     if config.train.batch_size % parts:
       allowed = f'a multiple of {parts}, replicas x train.accumulation_steps'
@@ -113,7 +116,7 @@ class Trainer:
       self.config.data.num_classes,
       self.config.auxiliary_domains,
       synchronized=self.strategy.num_replicas_in_sync > 1,
-      compiled=devices.compiles_layers(self.strategy),
+      compiled=self.execution.layers,
       rematerialized=self.config.train.rematerialize,
     )
 
@@ -277,6 +280,9 @@ class Trainer:
       return step_lib.train_step(
         self.model, self.average, self.optimizer, batch, config
       )
+
+    if self.execution.step:
+      replica_step = tf.function(replica_step, jit_compile=True)
 
     @tf.function
     def run_steps(

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import devices
+from efficientnet_advprop import execution
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.config import recipes
 from efficientnet_advprop.methods import paper
@@ -59,7 +59,8 @@ _ONE = tf.distribute.OneDeviceStrategy('CPU:0')
 def _plain_layers():
   """Compiles nothing, for speed; command_line_test.py runs compiled layers."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(devices, 'compiles_layers', lambda strategy: False)
+    plain = execution.Execution(layers=False, step=False)
+    patch.setattr(execution, 'choose', lambda *_: plain)
     yield
 
 

@@ -10,6 +10,12 @@ def test_ratios_are_taken_within_a_round():
   np.testing.assert_array_equal(rounds.ratios(seconds)['vanilla'], [0.5, 0.5])
   text = rounds.table(seconds, seconds)
   assert '0.50-0.50' in text and len(text.splitlines()) == 3
+  assert text.splitlines()[0].split()[0] == 'CPU'
+  by_wall = rounds.table(
+    seconds, {**seconds, 'vanilla': seconds['plain']}, True
+  )
+  assert by_wall.splitlines()[0].split()[0] == 'wall'
+  assert '1.00-1.00' in by_wall.splitlines()[2]
 
 
 def test_variants_take_turns_and_warm_up():

@@ -10,6 +10,7 @@ import numpy as np
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import devices
+from efficientnet_advprop import execution
 from efficientnet_advprop.evaluation import evaluator
 from efficientnet_advprop.models import factory
 from efficientnet_advprop.training import optimizers
@@ -83,7 +84,7 @@ def our_step(config: config_lib.Config, batch: dict[str, tf.Tensor]) -> Step:
         config.model,
         NUM_CLASSES,
         config.auxiliary_domains,
-        compiled=devices.compiles_layers(strategy),
+        compiled=execution.choose(strategy, config.train.compile).layers,
         rematerialized=config.train.rematerialize,
       )
       for _ in range(2)
@@ -132,7 +133,7 @@ def evaluation_steps(
     model = factory.create_model(
       config.model,
       NUM_CLASSES,
-      compiled=devices.compiles_layers(strategy),
+      compiled=execution.choose(strategy, config.train.compile).layers,
     )
   weights = tf.ones_like(batch['label'], tf.float32)
   judge = evaluator.Evaluator(config, strategy, model)
@@ -160,8 +161,8 @@ def measure(
     rounds: how often each variant is timed.
 
   Returns:
-    The median ratio of CPU time to plain Keras, by variant; that of `fast` is
-    for the same number of images.
+    The median ratio of CPU time (on a GPU, of wall time) to plain Keras, by
+    variant; that of `fast` is for the same number of images.
   """
   batch = random_batch(size, batch_size)
   steps = {'plain': plain_step(model_name, size, batch)}
@@ -171,20 +172,25 @@ def measure(
   config = fast_config(model_name, size, batch_size)
   fast_size = config.train.batch_size
   steps['fast'] = our_step(config, random_batch(size, fast_size))
+  strategy = devices.create_strategy('one_device')
+  print(execution.describe(strategy, execution.choose(strategy)))
+  # CPU time says nothing about a GPU.
+  by_wall = execution.device_type(strategy) != 'CPU'
   print(
     f'{model_name}, {size} px, batch {batch_size} (fast: {fast_size}),'
     f' {rounds} rounds'
   )
   cpu, wall = rounds_lib.take_turns(steps, rounds)
-  print(rounds_lib.table(cpu, wall), flush=True)
-  ratios = rounds_lib.ratios(cpu)
+  print(rounds_lib.table(cpu, wall, by_wall), flush=True)
+  ratios = rounds_lib.ratios(wall if by_wall else cpu)
   figures = {name: float(np.median(v)) for name, v in ratios.items()}
   figures['fast'] *= batch_size / fast_size
   config = run_config(model_name, size, batch_size, 0)
   evaluating = evaluation_steps(config, batch)
   cpu, wall = rounds_lib.take_turns(evaluating, rounds)
-  print(rounds_lib.table(cpu, wall), flush=True)
-  figures['evaluation'] = float(np.median(rounds_lib.ratios(cpu)['evaluation']))
+  print(rounds_lib.table(cpu, wall, by_wall), flush=True)
+  ratios = rounds_lib.ratios(wall if by_wall else cpu)
+  figures['evaluation'] = float(np.median(ratios['evaluation']))
   return figures
 
 

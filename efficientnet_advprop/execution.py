@@ -1,0 +1,146 @@
+"""How a run executes on its devices: what XLA compiles, and GPU memory.
+
+This is the one place that chooses by device. Nothing here changes what is
+computed, except for rounding:
+
+| device | `train.compile` by default | memory |
+|---|---|---|
+| one CPU | `layers`: faster by a third (docs/performance.md) | TensorFlow's |
+| several replicas on CPUs | `none`: XLA cannot run there | TensorFlow's |
+| GPUs | `none`: cuDNN's kernels; `step` is worth a try | grows as needed |
+| TPU | `none`: XLA compiles everything in any case | TensorFlow's |
+
+Images and layer outputs are channels-last on all devices, which is what tensor
+cores want. Networks in inference mode, and so attacks, fold their norms into
+the convolutions on every device: that is fewer passes over memory anywhere.
+oneDNN's convolutions, which `efficientnet_advprop/__init__.py` switches on,
+concern CPUs only.
+"""
+
+from collections.abc import Sequence
+import os
+import platform
+from typing import Any, NamedTuple, Optional
+
+import tensorflow as tf
+
+from efficientnet_advprop import config as config_lib
+
+_GROWTH = 'TF_FORCE_GPU_ALLOW_GROWTH'
+_ALLOCATOR = 'TF_GPU_ALLOCATOR'
+
+
+class Execution(NamedTuple):
+  """What XLA compiles.
+
+  Attributes:
+    layers: the fused functions of `layers.kernels`, each one separately.
+    step: each replica's whole training step.
+  """
+
+  layers: bool
+  step: bool
+
+
+def choose(
+  strategy: tf.distribute.Strategy, setting: Optional[str] = None
+) -> Execution:
+  """Chooses what XLA compiles.
+
+  Args:
+    strategy: names the devices.
+    setting: `train.compile`; None chooses by device.
+
+  Raises:
+    ConfigError: these devices cannot do what the setting asks for.
+  """
+  is_single = isinstance(strategy, tf.distribute.OneDeviceStrategy)
+  if setting is None:
+    setting = (
+      'layers' if is_single and device_type(strategy) == 'CPU' else 'none'
+    )
+  if setting != 'none' and not is_single:
+    # XLA cannot run in the replicas of a MirroredStrategy over CPUs, and
+    # cannot hold the reductions of a step between GPUs.
+    allowed = 'none on several replicas or a TPU'
+    raise config_lib.ConfigError('train.compile', setting, allowed)
+  return Execution(setting == 'layers', setting == 'step')
+
+
+def for_evaluation(
+  strategy: tf.distribute.Strategy, setting: Optional[str]
+) -> Execution:
+  """Chooses for a network that does not train: `none` holds here, too."""
+  return choose(strategy, 'none' if setting == 'none' else None)
+
+
+def device_type(strategy: tf.distribute.Strategy) -> str:
+  """Returns `CPU`, `GPU` or `TPU`, the type of the strategy's devices."""
+  device = tf.DeviceSpec.from_string(strategy.extended.worker_devices[0])
+  return str(device.device_type)
+
+
+def prepare_gpus(gpus: Optional[Sequence[Any]] = None) -> None:
+  """Sets how TensorFlow allocates the memory of GPUs, before it uses one.
+
+  Memory grows as needed, so that other processes, NCCL and cuDNN find some.
+  A single GPU allocates by CUDA's own pool, which fragments less where attack
+  and training step take turns. The environment variables
+  TF_FORCE_GPU_ALLOW_GROWTH and TF_GPU_ALLOCATOR override both.
+
+  Args:
+    gpus: physical devices. Default: all that TensorFlow sees.
+  """
+  if gpus is None:
+    gpus = tf.config.list_physical_devices('GPU')
+  if len(gpus) == 1:
+    os.environ.setdefault(_ALLOCATOR, 'cuda_malloc_async')
+  if _GROWTH not in os.environ:
+    for gpu in gpus:
+      tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def describe(strategy: tf.distribute.Strategy, execution: Execution) -> str:
+  """Returns a line with the devices and how the run executes on them."""
+  count = strategy.num_replicas_in_sync
+  name = device_name(device_type(strategy))
+  devices = f'{count} x {name}' if count > 1 else name
+  parts = ['no compilation by XLA']
+  if device_type(strategy) == 'TPU':
+    parts = ['all compiled by XLA']
+  elif execution.step:
+    parts = ['the whole step compiled by XLA']
+  elif execution.layers:
+    parts = ['fused layers compiled by XLA']
+  if device_type(strategy) == 'GPU':
+    grows = os.environ.get(_GROWTH, 'true').lower() == 'true'
+    parts.append(f'memory {"grows as needed" if grows else "taken at once"}')
+    parts.append(f'allocator {os.environ.get(_ALLOCATOR, "BFC")}')
+  return f'{devices}: {", ".join(parts)}'
+
+
+def device_name(kind: str) -> str:
+  """Returns the model of the first device of a type.
+
+  Args:
+    kind: `CPU`, `GPU` or `TPU`.
+  """
+  if kind == 'GPU':
+    gpus = tf.config.list_physical_devices('GPU')
+    details = tf.config.experimental.get_device_details(gpus[0])
+    return str(details.get('device_name', 'GPU'))
+  if kind == 'CPU':
+    return f'CPU {_cpu_model()}, {os.cpu_count()} cores'
+  return kind
+
+
+def _cpu_model() -> str:
+  try:
+    with open('/proc/cpuinfo', encoding='utf-8') as file:
+      for line in file:
+        name, _, value = line.partition(':')
+        if name.strip() == 'model name':
+          return value.strip()
+  except OSError:
+    pass  # Not Linux.
+  return platform.processor() or platform.machine()
