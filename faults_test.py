@@ -152,3 +152,33 @@ def test_every_fault_of_the_table_is_injected_by_a_test():
     assert names and len(names) == tests.count('::'), fault
     for path, name in names:
       assert name in _tests_of(path), f'{fault}: {path} has no {name}'
+
+
+@pytest.mark.slow
+def test_the_tasks_of_a_slurm_job_step_train_together(tmp_path):
+  """Both on one node, as the processes that srun starts."""
+  command = _command(tmp_path / 'run', '--strategy=multi_worker')
+  processes = []
+  for rank in ('0', '1'):
+    variables = {
+      'SLURM_JOB_ID': str(os.getpid()),  # Chooses the ports.
+      'SLURM_STEP_NODELIST': 'localhost',
+      'SLURM_STEP_NUM_TASKS': '2',
+      'SLURM_STEP_TASKS_PER_NODE': '2',
+      'SLURM_PROCID': rank,
+      'SLURM_LOCALID': rank,
+      'SLURMD_NODENAME': 'localhost',
+    }
+    processes.append(
+      subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **variables},
+      )
+    )
+  logs = [process.communicate()[1] for process in processes]
+  for process, log in zip(processes, logs):
+    assert process.returncode == 0, log
+    assert 'on 2 replica(s)' in log
+  assert checkpoints.checkpoint_paths(str(tmp_path / 'run' / 'checkpoints'))

@@ -1,6 +1,6 @@
 """Which devices a run uses: tf.distribute strategies by name."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import functools
 import json
@@ -19,6 +19,13 @@ from efficientnet_advprop.base import errors
 # How long workers wait for each other to appear.
 WORKER_TIMEOUT_SECONDS = 600
 STRATEGIES = ('auto', 'one_device', 'mirrored', 'multi_worker', 'tpu')
+# Gradients are summed over replicas in parts of about this size, last layers
+# first, so that a part travels while the next one is computed. TensorFlow's
+# default is one part, which waits for the first layer. A part of this size is
+# still large enough for the full bandwidth of a network.
+_PART_BYTES = 32 << 20
+# Workers of SLURM jobs listen on a port from here on that depends on the job.
+_FIRST_PORT, _PORTS = 20_000, 10_000
 # What a worker's collective operations raise once another one has ended.
 _LOST = (
   tf.errors.AbortedError,
@@ -39,7 +46,8 @@ def create_strategy(
   Args:
     name: one of `STRATEGIES`. `auto` is the TPU if one is named, else all GPUs
       if there are several, else one device. `mirrored` spans all GPUs, or all
-      logical CPUs where there is no GPU. `multi_worker` reads TF_CONFIG.
+      logical CPUs where there is no GPU. `multi_worker` reads TF_CONFIG, or the
+      variables of a SLURM job step.
     tpu: `local` on a TPU VM, else the TPU's name or grpc address.
     zone: of the TPU, where its name alone does not tell.
     project: of the TPU, likewise.
@@ -51,8 +59,11 @@ def create_strategy(
   config_lib.check_choice('strategy', name, STRATEGIES)
   if name == 'multi_worker':
     # Before anything looks at the devices, which fixes what they can reach.
+    _read_slurm()
     _await_workers(os.environ.get('TF_CONFIG', ''))
-    return tf.distribute.MultiWorkerMirroredStrategy()
+    return tf.distribute.MultiWorkerMirroredStrategy(
+      communication_options=_communication()
+    )
   gpus = tf.config.list_logical_devices('GPU')
   if name == 'auto':
     name = 'tpu' if tpu else 'mirrored' if len(gpus) > 1 else 'one_device'
@@ -62,6 +73,49 @@ def create_strategy(
   if name == 'mirrored':
     return _mirrored_strategy(tuple(device.name for device in devices))
   return tf.distribute.OneDeviceStrategy(devices[0].name)
+
+
+def _communication() -> tf.distribute.experimental.CommunicationOptions:
+  """Returns how workers reduce.
+
+  Without a choice TensorFlow sends the tensors of GPUs through the hosts; NCCL
+  sends them from GPU to GPU.
+  """
+  kinds = tf.distribute.experimental.CommunicationImplementation
+  has_gpus = bool(tf.config.list_physical_devices('GPU'))
+  return tf.distribute.experimental.CommunicationOptions(
+    implementation=kinds.NCCL if has_gpus else kinds.AUTO
+  )
+
+
+def summed(
+  gradients: Sequence[Optional[tf.Tensor]],
+) -> list[Optional[tf.Tensor]]:
+  """Sums gradients over all replicas, while others are still computed.
+
+  Runs in a replica's context.
+
+  Args:
+    gradients: this replica's share, in the order of the layers; None where a
+      variable has none.
+
+  Returns:
+    The sums, in the same order.
+  """
+  context = tf.distribute.get_replica_context()
+  if context.num_replicas_in_sync == 1:
+    return list(gradients)
+  options = tf.distribute.experimental.CommunicationOptions(
+    bytes_per_pack=_PART_BYTES
+  )
+  sums = iter(
+    context.all_reduce(
+      tf.distribute.ReduceOp.SUM,
+      [gradient for gradient in gradients if gradient is not None],
+      options=options,
+    )
+  )
+  return [None if g is None else next(sums) for g in gradients]
 
 
 @functools.cache
@@ -125,6 +179,43 @@ def check_reachable(tpu: Optional[str], paths: Mapping[str, str]) -> None:
     if '://' not in path:
       allowed = f"a gs:// path, as TPU {tpu} cannot reach this machine's files"
       raise config_lib.ConfigError(name, path, allowed)
+
+
+def _read_slurm() -> None:
+  """Sets TF_CONFIG to the tasks of a SLURM job step, unless it is set.
+
+  The tasks of a node listen on successive ports. SLURM itself gives each task
+  its GPUs. The resolver sorts nodes by name and SLURM by number, so that a
+  task finds its own place by node and not by rank.
+
+  Raises:
+    ConfigError: a variable of SLURM is missing or wrong.
+  """
+  tasks = os.environ.get('SLURM_STEP_NUM_TASKS', '1')
+  if os.environ.get('TF_CONFIG') or tasks == '1':
+    return
+  try:
+    port = _FIRST_PORT + int(os.environ.get('SLURM_JOB_ID', '0')) % _PORTS
+    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+      port_base=port,
+      # It would ask nvidia-smi for numbers that nothing here uses.
+      gpus_per_node=int(tasks),
+      gpus_per_task=1,
+      auto_set_gpu=False,
+    )
+    workers = resolver.cluster_spec().as_dict()['worker']
+    own_port = port + int(os.environ['SLURM_LOCALID'])
+    index = workers.index(f'{os.environ["SLURMD_NODENAME"]}:{own_port}')
+  except (RuntimeError, ValueError, KeyError) as error:
+    allowed = f'the variables of a job step, as srun sets them ({error})'
+    raise config_lib.ConfigError(
+      'SLURM_STEP_NUM_TASKS', tasks, allowed
+    ) from None
+  cluster = {
+    'cluster': {'worker': workers},
+    'task': {'type': 'worker', 'index': index},
+  }
+  os.environ['TF_CONFIG'] = json.dumps(cluster)
 
 
 def _await_workers(tf_config: str) -> None:

@@ -1,4 +1,5 @@
 import json
+import os
 import socket
 
 import numpy as np
@@ -47,6 +48,107 @@ def test_several_workers_come_from_the_environment(monkeypatch):
   monkeypatch.delenv('TF_CONFIG', raising=False)
   strategy = devices.create_strategy('multi_worker')
   assert isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def _slurm(monkeypatch, **variables):
+  """Sets the variables of a job step; restores TF_CONFIG after the test."""
+  monkeypatch.setenv('TF_CONFIG', '')
+  for name, value in variables.items():
+    monkeypatch.setenv(name, value)
+
+
+def test_workers_come_from_slurm_too(monkeypatch):
+  """By their nodes: sorted by name, n10 comes before n9."""
+  _slurm(
+    monkeypatch,
+    SLURM_JOB_ID='12345',
+    SLURM_STEP_NODELIST='n[9-10]',
+    SLURM_STEP_NUM_TASKS='4',
+    SLURM_STEP_TASKS_PER_NODE='2(x2)',
+    SLURM_PROCID='1',
+    SLURM_LOCALID='1',
+    SLURMD_NODENAME='n9',
+  )
+  devices._read_slurm()
+  found = json.loads(os.environ['TF_CONFIG'])
+  ports = 22345, 22346
+  workers = [f'{node}:{port}' for node in ('n10', 'n9') for port in ports]
+  assert found['cluster'] == {'worker': workers}
+  assert found['task'] == {'type': 'worker', 'index': 3}
+
+
+def test_slurm_leaves_a_tf_config_and_single_tasks_alone(monkeypatch):
+  _slurm(monkeypatch, SLURM_STEP_NUM_TASKS='1')
+  devices._read_slurm()
+  assert not os.environ['TF_CONFIG']
+  _slurm(monkeypatch, SLURM_STEP_NUM_TASKS='2', TF_CONFIG='{}')
+  devices._read_slurm()
+  assert os.environ['TF_CONFIG'] == '{}'
+
+
+def test_a_missing_variable_of_slurm_is_named(monkeypatch):
+  _slurm(monkeypatch, SLURM_STEP_NUM_TASKS='2')
+  monkeypatch.delenv('SLURM_PROCID', raising=False)
+  with pytest.raises(config_lib.ConfigError, match='SLURM_PROCID') as caught:
+    devices.create_strategy('multi_worker')
+  assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('gpus, name', [(0, 'AUTO'), (8, 'NCCL')])
+def test_workers_with_gpus_reduce_by_nccl(monkeypatch, gpus, name):
+  monkeypatch.setattr(
+    tf.config, 'list_physical_devices', lambda kind: [kind] * gpus
+  )
+  assert devices._communication().implementation.name == name
+
+
+def test_gradients_are_summed_in_parts(monkeypatch, two_replicas):
+  """Parts end where they exceed the size; the last layers come first."""
+  monkeypatch.setattr(devices, '_PART_BYTES', 100)
+
+  @tf.function
+  def step():
+    def own():
+      rank = tf.distribute.get_replica_context().replica_id_in_sync_group
+      values = [tf.range(n) + rank + 1 for n in (3, 20, 10, 20)]
+      values = [tf.cast(value, tf.float32) for value in values]
+      return devices.summed([*values[:2], None, *values[2:]])
+
+    first, second, none, *others = two_replicas.run(own)
+    assert none is None
+    return first, second, *others
+
+  results = [two_replicas.experimental_local_results(r) for r in step()]
+  for count, sums in zip((3, 20, 10, 20), results):
+    for replica in sums:
+      np.testing.assert_array_equal(replica, 2 * np.arange(count) + 3)
+  graph = step.get_concrete_function().graph
+  reductions = [
+    op.inputs[0].shape[0]
+    for op in graph.get_operations()
+    if op.type.startswith('CollectiveReduce')
+  ]
+  # 20 and 10 numbers exceed 100 bytes together, 20 and 3 are left.
+  assert sorted(reductions) == [23, 23, 30, 30]
+
+
+def test_one_replica_sums_nothing():
+  gradients = [tf.ones(3), None]
+  assert devices.summed(gradients) == gradients
+
+
+def test_each_batch_is_fetched_to_its_replica(two_replicas):
+  """No replica gets its batch by way of another one."""
+  dataset = two_replicas.distribute_datasets_from_function(
+    lambda context: tf.data.Dataset.range(8).batch(2)
+  )
+  for batch in dataset:
+    parts = two_replicas.experimental_local_results(batch)
+    names = [tf.DeviceSpec.from_string(part.device) for part in parts]
+    assert [(n.device_type, n.device_index) for n in names] == [
+      ('CPU', 0),
+      ('CPU', 1),
+    ]
 
 
 @pytest.fixture(name='addresses')

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import devices
 from efficientnet_advprop import losses as losses_lib
 from efficientnet_advprop.methods import gradients as gradients_lib
 from efficientnet_advprop.methods import passes
@@ -51,7 +52,9 @@ def train_step(
     losses += more.losses
     gradients = [a + b for a, b in zip(gradients, more.gradients)]
   decay = averaging.decay(optimizer.iterations, config.train.ema_decay)
-  optimizer.apply_gradients(zip(gradients, variables))
+  optimizer.apply_gradients(
+    zip(devices.summed(gradients), variables), skip_gradients_aggregation=True
+  )
   averaging.update(average, model, decay)
   return losses
 

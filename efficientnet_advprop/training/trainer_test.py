@@ -238,7 +238,7 @@ def test_a_step_descends_the_sum_of_both_losses(monkeypatch, weight):
   monkeypatch.setattr(
     trainer.optimizer,
     'apply_gradients',
-    lambda pairs: seen.update(gradients=[g for g, _ in pairs]),
+    lambda pairs, **_: seen.update(gradients=[g for g, _ in pairs]),
   )
   values = step_lib.train_step(
     model, trainer.average, trainer.optimizer, batch, config
