@@ -328,7 +328,7 @@ def test_accumulation_descends_the_mean_of_its_parts(monkeypatch):
     monkeypatch.setattr(
       trainer.optimizer,
       'apply_gradients',
-      lambda pairs, gradients=gradients: gradients.append(
+      lambda pairs, gradients=gradients, **_: gradients.append(
         [tf.convert_to_tensor(g) for g, _ in pairs]
       ),
     )
