@@ -125,6 +125,8 @@ def set_up_log() -> None:
   """Makes log lines plain: time and text; warnings say that they are."""
   logging.set_verbosity(logging.INFO)
   logging.get_absl_handler().setFormatter(_PlainFormatter())
+  # TensorFlow's own handler would print its lines a second time.
+  python_logging.getLogger('tensorflow').handlers.clear()
 
 
 class _PlainFormatter(python_logging.Formatter):

@@ -72,6 +72,22 @@ def test_log_lines_are_plain():
     assert re.fullmatch(rf'\d\d:\d\d:\d\d  {text}', formatter.format(record))
 
 
+def test_tensorflow_logs_a_line_once():
+  code = (
+    'from absl import flags\n'
+    'import tensorflow as tf\n'
+    'from efficientnet_advprop.app import program\n'
+    'def main(argv):\n'
+    "  tf.get_logger().warning('one replica')\n"
+    "program.run('tool', main, flags.FLAGS)\n"
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, check=False
+  )
+  lines = [line for line in done.stderr.splitlines() if 'one replica' in line]
+  assert [line.split('  ', 1)[1] for line in lines] == ['warning: one replica']
+
+
 def test_a_user_error_ends_the_command_in_one_line():
   code = (
     'from absl import flags\n'
