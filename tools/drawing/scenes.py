@@ -21,14 +21,14 @@ _SCALE = 3  # Drawn this many times larger, then averaged: smooth edges.
 def _arc(
   radius: float, start: float, stop: float, center_x: float = 0.0
 ) -> list[tuple[float, float]]:
-  """Points on a circle from angle `start` to `stop`, in degrees."""
+  """Returns points on a circle from angle `start` to `stop`, in degrees."""
   angles = np.radians(np.linspace(start, stop, 64))
   xs, ys = center_x + radius * np.cos(angles), radius * np.sin(angles)
   return list(zip(xs, ys))
 
 
 def _polar(radii: Sequence[float]) -> list[tuple[float, float]]:
-  """A closed polygon with `radii` at equal angles, the first at the top."""
+  """Returns a closed polygon: `radii` at equal angles, the first at the top."""
   angles = np.linspace(0, 2 * np.pi, len(radii), endpoint=False)
   return list(zip(radii * np.sin(angles), -(radii * np.cos(angles))))
 
@@ -74,7 +74,7 @@ OUTLINES: dict[str, list[tuple[float, float]]] = {
 
 
 def _lattice(table: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-  """Values of a square table, constant over unit cells, repeated for ever."""
+  """Looks up a square table, whose unit cells repeat without end."""
   size = len(table)
   return table[np.floor(u).astype(int) % size, np.floor(v).astype(int) % size]
 
@@ -113,7 +113,7 @@ def _grid(u, v, rng):
 
 
 def _scales(u, v, rng):
-  """Overlapping discs, each row over the one above it, darker inwards."""
+  """Draws overlapping discs: each row covers the one above; dark centres."""
   del rng
   pattern = np.zeros_like(u)
   for row in (1, 0):
@@ -129,7 +129,7 @@ def _speckle(u, v, rng):
 
 
 def _cells(u, v, rng):
-  """Voronoi cells of jittered lattice points, parted by seams."""
+  """Draws Voronoi cells of jittered lattice points, separated by seams."""
   u, v = 0.9 * u, 0.9 * v
   table = rng.random((32, 32, 2))
   nearest = np.full(u.shape, 9.0)
@@ -146,7 +146,7 @@ def _cells(u, v, rng):
 
 
 def _weave(u, v, rng):
-  """Bundles of three threads, by turns lying and standing."""
+  """Draws bundles of three threads, alternately horizontal and vertical."""
   del rng
   u, v = 0.6 * u, 0.6 * v
   lying = (np.floor(u) + np.floor(v)) % 2 < 1
@@ -180,7 +180,7 @@ def polygon_mask(points: np.ndarray) -> Image.Image:
 def _shape_mask(
   shape: str, center: np.ndarray, radius: float, rng: np.random.Generator
 ) -> Image.Image:
-  """The shape, turned by any angle and stretched a little along any axis."""
+  """Turns a shape by any angle, and stretches it a little along any axis."""
   turn, axis = rng.uniform(0, 2 * np.pi, 2)
   stretch = rng.uniform(0.88, 1.0)
   points = np.array(OUTLINES[shape]) @ rotation(turn)
@@ -189,7 +189,7 @@ def _shape_mask(
 
 
 def rotation(angle: float) -> np.ndarray:
-  """The matrix that turns row vectors by an angle in radians."""
+  """Returns the matrix that turns row vectors by an angle in radians."""
   cos, sin = np.cos(angle), np.sin(angle)
   return np.array([[cos, sin], [-sin, cos]])
 
@@ -209,7 +209,7 @@ def _blob_mask(
 def _stroke_mask(
   middle: np.ndarray, width: float, rng: np.random.Generator
 ) -> Image.Image:
-  """A bent stroke whose middle is near the place."""
+  """Returns a bent stroke whose middle is near the place."""
   direction = np.array([1.0, 0.0]) @ rotation(rng.uniform(0, 2 * np.pi))
   reach = rng.uniform(7, 22, 2)
   t = np.linspace(-1, 1, 24)[:, None]
@@ -224,14 +224,14 @@ def _stroke_mask(
 
 
 def _rgb(hue: float, saturation: float, value: float) -> np.ndarray:
-  """Takes the hue in degrees, the others in [0, 1]."""
+  """Converts a color; the hue is in degrees, the others are in [0, 1]."""
   return np.array(colorsys.hsv_to_rgb(hue / 360 % 1, saturation, value))
 
 
 def _fill(
   texture: str, tones: Sequence[np.ndarray], rng: np.random.Generator
 ) -> np.ndarray:
-  """A plane of the texture in two tones, at any angle, place and size."""
+  """Paints a plane with a texture in two tones, at any angle and size."""
   axis = (np.arange(_SCALE * SIZE) + 0.5) / _SCALE
   cos, sin = rotation(rng.uniform(0, 2 * np.pi))[0]
   period = rng.uniform(4.2, 6.5)
@@ -243,7 +243,7 @@ def _fill(
 
 
 def _object_tones(hue: float, rng: np.random.Generator) -> list[np.ndarray]:
-  """A darker and a lighter tone of nearly the same hue."""
+  """Draws a darker and a lighter tone of nearly the same hue."""
   hue, other_hue = hue + rng.normal(0, 15) + rng.normal(0, 5, 2)
   bright = _rgb(hue, rng.uniform(0.55, 0.95), rng.uniform(0.75, 1))
   if rng.random() < 0.35:
@@ -254,7 +254,7 @@ def _object_tones(hue: float, rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def _muted_tones(rng: np.random.Generator) -> list[np.ndarray]:
-  """Two tones of a grayish color, not far from each other."""
+  """Draws two similar tones of a grayish color."""
   hue, saturation = rng.uniform(0, 360), rng.uniform(0.05, 0.45)
   value, contrast = rng.uniform(0.25, 0.8), rng.uniform(0.0, 0.1)
   return [
@@ -264,7 +264,7 @@ def _muted_tones(rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def _paint(canvas: np.ndarray, mask: Image.Image, fill: np.ndarray) -> None:
-  """Lays `fill` on the canvas where the mask is, with a soft rim and shadow."""
+  """Lays `fill` on the canvas where the mask is, with soft rim and shadow."""
   alpha = np.asarray(mask, np.float64)[..., None] / 255
   soft = np.asarray(mask.filter(ImageFilter.GaussianBlur(1.2 * _SCALE)))
   soft = soft[..., None] / 255

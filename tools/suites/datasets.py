@@ -66,7 +66,7 @@ def prepare(
     corrupted,
     num_images=suite.corrupted_images,
     num_workers=num_workers,
-    # As the published results of the suites were made.
+    # Those of the published results of the suites.
     strengths=corruptions.PACKAGE,
     report=lambda done, total: logging.info(
       '%d of %d corruptions written', done, total
@@ -86,7 +86,7 @@ def _find(
 ) -> records.Source:
   whole = dataclasses.replace(config, dir=data_dir)
   if tfds_splits.is_tfds(data_dir) and split == 'validation':
-    split = 'test'  # As CIFAR-10 and most others have it there.
+    split = 'test'  # The name in CIFAR-10 and most others.
   return sources.find_set(whole, split)
 
 

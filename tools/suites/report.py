@@ -32,7 +32,7 @@ _LAST_FIFTH = (
 
 
 def cell_table(suite: suite_lib.Suite, results: verdicts_lib.Results) -> str:
-  """Mean and standard deviation over seeds of each cell's measures."""
+  """Formats mean and standard deviation over seeds of each cell's measures."""
   measures = [suite_lib.PLAIN_TEST]
   for run in suite.runs:
     measures += [m for m in run.config.eval.tests if m not in measures]
@@ -55,7 +55,7 @@ def cell_table(suite: suite_lib.Suite, results: verdicts_lib.Results) -> str:
 
 
 def last_gains(lines: Iterable[Mapping[str, Any]]) -> list[float]:
-  """How much each run gained in the last fifth of its epochs, in points.
+  """Computes what each run gained in the last fifth of its epochs, in points.
 
   Runs that were evaluated at no point of the fifth before are left out.
   """
@@ -82,7 +82,7 @@ def claim_table(
   claims: Sequence[suite_lib.Claim],
   verdicts: Sequence[Optional[verdicts_lib.Verdict]],
 ) -> str:
-  """Each claim's test."""
+  """Formats each claim's test as a row."""
   rows = []
   for claim, verdict in zip(claims, verdicts):
     text = f'{claim.text} (primary)' if claim.is_primary else claim.text
@@ -140,7 +140,7 @@ def _letters(claims: Sequence[suite_lib.Claim]) -> str:
 
 
 def _summary(suite: suite_lib.Suite, results: verdicts_lib.Results) -> str:
-  """What was run, on which images, with which packages."""
+  """Says what was run, on which images, with which packages."""
   stacks: dict[str, set[str]] = {}
   for line in results.values():
     stack = f'TensorFlow {line["tensorflow"]}, Python {line["python"]}'

@@ -133,7 +133,7 @@ class Runner:
     self._command = command
     self.results = read_results(path, suite)
     _end_last_line(path)
-    for run in suite.runs:  # The suite was killed before it was done with them.
+    for run in suite.runs:  # The suite was killed before it took their lines.
       line = read_line(self._model_dir(run))
       if line is not None:
         self._take(run, line)
@@ -217,7 +217,7 @@ class Runner:
     )
 
   def _cpu_seconds(self, runs: list[suite_lib.Run]) -> float:
-    """Estimates by the cell's own runs, or by the mean over all."""
+    """Estimates the time of runs by runs of their cells, or by the mean."""
     taken: dict[str, list[float]] = {}
     for line in self.results.values():
       seconds = line['train_cpu_seconds'] + line['test_cpu_seconds']

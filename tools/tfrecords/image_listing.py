@@ -34,20 +34,20 @@ class Image(NamedTuple):
 
   @property
   def path(self) -> str:
-    """The path, for messages."""
+    """The path that messages show."""
     if self.size < 0:
       return self.file
     return f'{self.file}: {self.class_name}/{self.name}'
 
   def read(self) -> bytes:
-    """The bytes of the image file."""
+    """Reads the bytes of the image file."""
     with open(self.file, 'rb') as file:
       file.seek(self.offset)
       return file.read(self.size)
 
 
 def find_images(path: str, labels_file: Optional[str]) -> list[Image]:
-  """The images of a split, sorted by class and name.
+  """Lists the images of a split, sorted by class and name.
 
   Args:
     path: a folder of class folders, a tar file of <class>.tar files, or a
@@ -75,12 +75,12 @@ def find_images(path: str, labels_file: Optional[str]) -> list[Image]:
 
 
 def class_names(images: Sequence[Image]) -> list[str]:
-  """The sorted names of the classes; label n is name n - 1."""
+  """Returns the sorted names of the classes; label n is name n - 1."""
   return sorted({image.class_name for image in images})
 
 
 def list_hash(images: Sequence[Image]) -> str:
-  """A hash of classes and names, wherever the images are."""
+  """Returns a hash of classes and names, wherever the images are."""
   digest = hashlib.sha256()
   for image in images:
     digest.update(f'{image.class_name}/{image.name}\n'.encode())
@@ -91,7 +91,7 @@ def list_hash(images: Sequence[Image]) -> str:
 
 
 def _names(folder: str) -> tuple[list[str], list[str]]:
-  """The folders and the files in a folder, hidden ones left out."""
+  """Lists the folders and files in a folder, without hidden ones."""
   with os.scandir(folder) as entries:
     shown = [entry for entry in entries if not entry.name.startswith('.')]
     folders = [entry.name for entry in shown if entry.is_dir()]
@@ -121,7 +121,7 @@ def _in_folder(path: str) -> Iterator[Image]:
 
 
 def _members(path: str, start: int, end: int) -> Iterator[tarfile.TarInfo]:
-  """The files in the tar file that is a part of a file, places in the whole.
+  """Yields the files of a tar file inside a file; places are in the whole.
 
   Python takes a tar file that was cut between two members for a whole one.
   """

@@ -86,7 +86,7 @@ def _check_sides(image: Image.Image) -> None:
 def _orientation(image: Image.Image) -> int:
   try:
     return image.getexif().get(_ORIENTATION, _UPRIGHT)
-  except Exception:  # A damaged tag says nothing; the picture may be sound.
+  except Exception:  # A damaged tag is ignored; the picture may be intact.
     return _UPRIGHT
 
 
@@ -105,7 +105,7 @@ def _repairs(image: Image.Image) -> tuple[str, ...]:
 
 
 def _check_jpeg(data: bytes) -> None:
-  """Decodes a JPEG as training will; Pillow forgives other damage."""
+  """Decodes a JPEG as training will; Pillow tolerates other damage."""
   try:
     tf.io.decode_jpeg(data, channels=3)
   except tf.errors.OpError:
