@@ -7,15 +7,18 @@ Training takes hours or days. What is missing then is often missing now, too.
 import os
 import shutil
 
+from absl import logging
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.base import errors
+from efficientnet_advprop.base import paths
 from efficientnet_advprop.data import sources
 from efficientnet_advprop.export import onnx_files
 from efficientnet_advprop.export import saved_model
 from efficientnet_advprop.export import versions
 from efficientnet_advprop.training import trainer as trainer_lib
+from efficientnet_advprop.weights import checkpoints
 
 
 def check_export(config: config_lib.Config, export_dir: str) -> None:
@@ -39,6 +42,8 @@ def check_export(config: config_lib.Config, export_dir: str) -> None:
 def check_space(trainer: trainer_lib.Trainer) -> None:
   """Checks that the next checkpoint fits on a local disk.
 
+  A warning says if this one fits, but not all that the run will keep.
+
   Raises:
     CheckpointError: it does not; one line says how much is free and needed.
   """
@@ -56,4 +61,17 @@ def check_space(trainer: trainer_lib.Trainer) -> None:
     raise errors.CheckpointError(
       f'{model_dir}: {free / 2**20:.0f} MiB are free; a checkpoint needs'
       f' {needed / 2**20:.0f} MiB'
+    )
+  folder = os.path.join(model_dir, paths.CHECKPOINTS)
+  kept = trainer.config.train.keep_checkpoints
+  # The oldest one goes only when the newest is whole.
+  missing = kept + 1 - len(checkpoints.checkpoint_paths(folder))
+  if free < missing * needed:
+    logging.warning(
+      '%s: %.0f MiB are free; the %d checkpoints that train.keep_checkpoints'
+      ' keeps, and a new one, need %.0f MiB more',
+      model_dir,
+      free / 2**20,
+      kept,
+      missing * needed / 2**20,
     )

@@ -13,9 +13,37 @@ from efficientnet_advprop.testing import tiny_data
 def _trainer(model_dir):
   """Variables of 3 x 1 MiB."""
   part = SimpleNamespace(variables=[tf.Variable(tf.zeros([2**18]))])
+  config = SimpleNamespace(train=SimpleNamespace(keep_checkpoints=3))
   return SimpleNamespace(
-    model=part, average=part, optimizer=part, model_dir=str(model_dir)
+    model=part,
+    average=part,
+    optimizer=part,
+    model_dir=str(model_dir),
+    config=config,
   )
+
+
+@pytest.mark.parametrize(
+  'saved, free, words',
+  [
+    (0, 12, ''),
+    (0, 11, 'need 12 MiB more'),
+    (2, 6, ''),
+    (2, 5, 'need 6 MiB more'),
+  ],
+)
+def test_too_little_space_for_all_checkpoints_is_said(
+  tmp_path, monkeypatch, caplog, saved, free, words
+):
+  """Three are kept of 3 MiB each, and a fourth is there for a moment."""
+  usage = SimpleNamespace(free=free * 2**20)
+  monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage)
+  (tmp_path / 'checkpoints').mkdir()
+  for step in range(saved):
+    (tmp_path / 'checkpoints' / f'ckpt-{step}.index').touch()
+  with caplog.at_level('WARNING', 'absl'):
+    readiness.check_space(_trainer(tmp_path))
+  assert words in caplog.text and bool(caplog.text) == bool(words)
 
 
 @pytest.mark.parametrize('free, is_enough', [(4, True), (2, False)])

@@ -45,3 +45,18 @@ def test_a_steady_input_is_worth_no_word(caplog):
     _run(watch, tf.data.Dataset.range(4))
     time.sleep(1)  # No step needs a batch: an evaluation, for example.
   assert not caplog.text and watch.take_waited() < 0.5
+
+
+def test_the_counts_are_the_host_s_and_need_no_finite_loss():
+  watch = input_watch.InputWatch()
+  for count in (watch._needed, watch._arrived):
+    assert tf.DeviceSpec.from_string(count.device).device_type == 'CPU'
+
+  @tf.function
+  def run(iterator, done):
+    return watch.next(iterator, done)
+
+  iterator = iter(tf.data.Dataset.range(3))
+  for value in (1.0, float('nan'), float('inf')):
+    run(iterator, tf.constant([0.0, value]))
+  assert watch._needed.numpy() == watch._arrived.numpy() == 3
