@@ -5,6 +5,7 @@ advprop --mode=train_and_eval --model_name=efficientnet-b7
 
 from collections.abc import Sequence
 import os
+import re
 import sys
 from typing import Optional
 
@@ -152,6 +153,22 @@ def _show(outcome: modes.Outcome) -> int:
   return outcome.exit_code
 
 
+def _out_of_memory(error: tf.errors.OpError) -> Optional[str]:
+  """Returns a line about a device that is too small; None for other errors."""
+  found = re.search(
+    r'OOM when allocating tensor with shape(\S+) .* on \S*device:(\w+:\d+)',
+    error.message,
+  )
+  if not found:
+    return None
+  shape, device = found.groups()
+  return (
+    f'{device} is out of memory (a tensor of shape {shape} has no place); try a'
+    ' larger train.accumulation_steps, train.rematerialize=true, or a smaller'
+    ' train.batch_size or eval.batch_size'
+  )
+
+
 def main(argv: Sequence[str]) -> Optional[int]:
   """Runs the mode that the flags name; returns the exit code.
 
@@ -162,7 +179,8 @@ def main(argv: Sequence[str]) -> Optional[int]:
   try:
     return _run()
   except _FILE_ERRORS as error:
-    raise errors.UserError(errors.first_line(error)) from error
+    line = _out_of_memory(error) or errors.first_line(error)
+    raise errors.UserError(line) from error
   except stopping.StoppedError as stopped:
     logging.info('%s', stopped)
     return errors.EXIT_TERMINATED

@@ -104,6 +104,27 @@ def test_a_wrong_value_ends_in_one_line(capsys, tmp_path, settings, words):
     assert word in line
 
 
+def test_a_device_out_of_memory_is_said_in_one_line(
+  capsys, monkeypatch, tmp_path
+):
+  @tf.function
+  def too_large(size):
+    return tf.reduce_sum(tf.random.stateless_uniform([size] * 3, [0, 0]))
+
+  def train(*_):
+    too_large(tf.constant(2**16))
+
+  monkeypatch.setattr(command_line.modes, 'train', train)
+  assert _run(mode='train', model_dir=str(tmp_path)) == 2
+  line = _only_line(capsys)
+  for word in (
+    'CPU:0 is out of memory (a tensor of shape [65536,65536,65536]',
+    'train.accumulation_steps',
+    'train.rematerialize=true',
+  ):
+    assert word in line
+
+
 def test_an_argument_that_is_no_flag_is_refused(capsys):
   assert _parse('train') == 2
   assert "'train' is not a flag" in _only_line(capsys)
