@@ -36,14 +36,14 @@ def test_what_is_copied_installed_and_started_exists(path):
   ignored = (_ROOT / '.dockerignore').read_text().splitlines()
   copied = []
   for name, value in _instructions(path):
-    assert name in ('FROM', 'WORKDIR', 'COPY', 'RUN', 'ENTRYPOINT')
+    assert name in ('FROM', 'ENV', 'WORKDIR', 'COPY', 'RUN', 'ENTRYPOINT')
     if name == 'COPY':
       *sources, target = value.split()
       assert target in ('.', './')
       assert all((_ROOT / source).exists() for source in sources)
       assert not set(sources) & set(ignored)
       copied += sources
-    elif name == 'RUN':
+    elif name == 'RUN' and value.startswith('pip '):
       # pip reads the constraints from within the requirements.
       (file,) = re.findall(r'-r (\S+)', value)
       assert file in copied
@@ -52,6 +52,18 @@ def test_what_is_copied_installed_and_started_exists(path):
     elif name == 'ENTRYPOINT':
       assert (_ROOT / json.loads(value)[-1]).exists()
   assert copied[-1] == '.'
+
+
+@pytest.mark.parametrize('path', _FILES, ids=lambda path: path.name)
+def test_packages_go_into_the_environment_that_starts(path):
+  steps = _instructions(path)
+  made = steps.index(('RUN', 'python3 -m venv /opt/venv'))
+  entered = steps.index(('ENV', 'PATH=/opt/venv/bin:$PATH'))
+  (installed,) = [
+    index for index, (_, value) in enumerate(steps) if value.startswith('pip ')
+  ]
+  assert made < entered < installed
+  assert steps[-1] == ('ENTRYPOINT', '["python", "main.py"]')
 
 
 def _text(name):

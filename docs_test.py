@@ -90,6 +90,14 @@ def _prose(page):
 def _commands(text):
   """The Python commands in a block, each as a list of words."""
   text = re.sub(r'\\\n\s*', ' ', text)
+  # srun starts the command behind it; an image of docker/ starts main.py.
+  text = re.sub(r'^srun ', '', text, flags=re.M)
+  text = re.sub(
+    r'^docker run .* advprop:[cg]pu ',
+    '.venv/bin/python main.py ',
+    text,
+    flags=re.M,
+  )
   for line in text.splitlines():
     for part in re.split(r'&&|;|\|', line):
       if not re.search(r'\b(python[3]?|pip) ', part):
@@ -237,6 +245,8 @@ def test_every_command_of_recipes_and_programs_can_be_run():
     'python tools/soak.py --kill=3',
     'python -m pytest absent_test.py',
     'pip install -r requirements-absent.txt',
+    'srun .venv/bin/python main.py --mod=train',
+    'docker run --rm --gpus=all advprop:gpu --mod=train',
   ],
 )
 def test_a_wrong_command_is_noticed(line):
