@@ -13,7 +13,7 @@ import tensorflow as tf
 
 # Rows that are added up one by one, in code without a loop, before a reduction.
 # XLA reduces a matrix to its columns' sums slowly, but adds up fast.
-_MOST_ROWS = 8
+_MOST_ROWS = 16
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -238,19 +238,28 @@ def _affine_swish(
   x: tf.Tensor, mean: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor
 ) -> tf.Tensor:
   z = (tf.cast(x, tf.float32) - mean) * scale + offset
-  return tf.cast(z * tf.sigmoid(z), x.dtype)
+  return tf.cast(z * _sigmoid(z), x.dtype)
+
+
+def _sigmoid(z: tf.Tensor) -> tf.Tensor:
+  """The sigmoid, to 2e-7.
+
+  XLA computes a hyperbolic tangent by fewer operations than an exponential, and
+  these functions are bound by arithmetic.
+  """
+  return 0.5 + 0.5 * tf.tanh(0.5 * z)
 
 
 def _towards_swish(z: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
   """The gradient towards z, whose swish has the gradient `upstream`."""
-  gate = tf.sigmoid(z)
-  return upstream * gate * (1 + z * (1 - gate))
+  gate = _sigmoid(z)
+  return upstream * (gate * (1 + z * (1 - gate)))
 
 
 @_compiled
 def _row_swish(x: tf.Tensor) -> tf.Tensor:
   z = tf.cast(x, tf.float32)
-  return tf.cast(z * tf.sigmoid(z), x.dtype)
+  return tf.cast(z * _sigmoid(z), x.dtype)
 
 
 @_compiled
