@@ -42,7 +42,9 @@ def _assert_equal(one, two, *arguments, tolerance=3e-6):
 @pytest.mark.parametrize(
   'size, strides, height, width',
   [(3, 1, 4, 4), (3, 2, 9, 7), (5, 2, 9, 8)]
-  + [(5, 1, *shape) for shape in ((1, 1), (2, 2), (4, 3), (9, 7))],
+  + [(5, 1, *shape) for shape in ((1, 1), (2, 2), (4, 3), (9, 7))]
+  + [(5, 2, *shape) for shape in ((1, 1), (2, 2), (4, 3), (33, 2))]
+  + [(3, 1, *shape) for shape in ((1, 1), (2, 2), (1, 5))],
 )
 def test_depthwise_convolution_equals_tensorflow_s(
   size, strides, height, width
