@@ -22,11 +22,15 @@ _MOST_COPIED_ROWS = 32
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
   """Compiles a function by XLA, once for every shape of its arguments."""
   compiled = tf.function(function, jit_compile=True, autograph=False)
+  traces: dict[Any, Callable[..., Any]] = {}
 
   @functools.wraps(function)
   def run(*arguments: tf.Tensor) -> Any:
-    # Called itself, it would log warnings about tracing many shapes.
-    return compiled.get_concrete_function(*arguments)(*arguments)
+    key = tuple((tuple(each.shape), each.dtype) for each in arguments)
+    if key not in traces:
+      # Called itself, it would log warnings about tracing many shapes.
+      traces[key] = compiled.get_concrete_function(*arguments)
+    return traces[key](*arguments)
 
   return run
 
@@ -50,15 +54,16 @@ def normalized_swish(
     [channels], which carry no gradient.
   """
   count = float(inputs.shape.num_elements() // inputs.shape[-1])
+  # Outside of `run`, whose outputs TensorFlow would give gradients of zeros.
+  mean, variance = _moments(tf.stop_gradient(inputs))
 
   @tf.custom_gradient
   def run(inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Any:
-    mean, variance = _moments(inputs)
     inverse = tf.math.rsqrt(variance + epsilon)
     scale = gamma * inverse
     affine = mean, scale, beta
 
-    def gradient(upstream: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
       sums, products = _swish_sums(inputs, upstream, *affine)
       slope = scale * inverse**2 * products / count
       towards_inputs = _swish_gradient(
@@ -66,10 +71,9 @@ def normalized_swish(
       )
       return towards_inputs, inverse * products, sums
 
-    return (_affine_swish(inputs, *affine), mean, variance), gradient
+    return _affine_swish(inputs, *affine), gradient
 
-  outputs, mean, variance = run(inputs, gamma, beta)
-  return outputs, tf.stop_gradient(mean), tf.stop_gradient(variance)
+  return run(inputs, gamma, beta), mean, variance
 
 
 @tf.custom_gradient
@@ -283,36 +287,35 @@ def _affine_swish(
   x: tf.Tensor, mean: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor
 ) -> tf.Tensor:
   z = (tf.cast(x, tf.float32) - mean) * scale + offset
-  return tf.cast(z * _sigmoid(z), x.dtype)
+  return tf.cast(_swish(0.5 * z), x.dtype)
 
 
-def _sigmoid(z: tf.Tensor) -> tf.Tensor:
-  """The sigmoid, to 2e-7.
+def _swish(half: tf.Tensor) -> tf.Tensor:
+  """The swish of 2 * half.
 
-  XLA computes a hyperbolic tangent by fewer operations than an exponential, and
-  these functions are bound by arithmetic.
+  The sigmoid of z is (1 + tanh(z / 2)) / 2. XLA computes a hyperbolic tangent
+  by fewer operations than an exponential, and these functions are bound by
+  arithmetic.
   """
-  return 0.5 + 0.5 * tf.tanh(0.5 * z)
+  return half + half * tf.tanh(half)
 
 
-def _towards_swish(z: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
-  """The gradient towards z, whose swish has the gradient `upstream`."""
-  gate = _sigmoid(z)
-  return upstream * (gate * (1 + z * (1 - gate)))
+def _twice_towards(half: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
+  """Twice the gradient towards z = 2 * half, whose swish has `upstream`."""
+  one = tf.ones([])
+  gate = tf.tanh(half)
+  return upstream * ((one + gate) * (one + half * (one - gate)))
 
 
 @_compiled
 def _row_swish(x: tf.Tensor) -> tf.Tensor:
-  z = tf.cast(x, tf.float32)
-  return tf.cast(z * _sigmoid(z), x.dtype)
+  return tf.cast(_swish(0.5 * tf.cast(x, tf.float32)), x.dtype)
 
 
 @_compiled
 def _row_swish_gradient(x: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
-  towards = _towards_swish(
-    tf.cast(x, tf.float32), tf.cast(upstream, tf.float32)
-  )
-  return tf.cast(towards, x.dtype)
+  half, upstream = (0.5 * tf.cast(v, tf.float32) for v in (x, upstream))
+  return tf.cast(_twice_towards(half, upstream), x.dtype)
 
 
 @_compiled
@@ -328,11 +331,13 @@ def _swish_sums(
   Here d is the gradient towards (x - mean) * scale + offset, before a swish.
   """
   rows = [row - mean for row in _rows(x)]
+  scale, offset = 0.5 * scale, 0.5 * offset
   first = [
-    _towards_swish(row * scale + offset, gradient)
+    _twice_towards(row * scale + offset, gradient)
     for row, gradient in zip(rows, _rows(upstream))
   ]
-  return _sum_pairs(first, [d * row for d, row in zip(first, rows)])
+  sums, products = _sum_pairs(first, [d * row for d, row in zip(first, rows)])
+  return 0.5 * sums, 0.5 * products
 
 
 @_compiled
@@ -347,8 +352,11 @@ def _swish_gradient(
 ) -> tf.Tensor:
   """Scale * d of `_swish_sums`, less what moves with the batch's moments."""
   centred = tf.cast(x, tf.float32) - mean
-  d = _towards_swish(centred * scale + offset, tf.cast(upstream, tf.float32))
-  return tf.cast(d * scale - centred * slope - constant, x.dtype)
+  half_scale = 0.5 * scale
+  twice = _twice_towards(
+    centred * half_scale + 0.5 * offset, tf.cast(upstream, tf.float32)
+  )
+  return tf.cast(twice * half_scale - centred * slope - constant, x.dtype)
 
 
 @_compiled
