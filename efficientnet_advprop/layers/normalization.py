@@ -224,9 +224,11 @@ class AuxBatchNormalization(tf.keras.layers.BatchNormalization):
     norm = self.norm_of(domain)
     gamma, beta, epsilon = norm.gamma, norm.beta, norm.epsilon
     context = tf.distribute.get_replica_context()
-    if current_groups() > 1:
-      return _in_groups(inputs, norm, context, current_groups())
-    is_alone = context is None or context.num_replicas_in_sync == 1
+    replicas = 1 if context is None else context.num_replicas_in_sync
+    groups = current_groups()
+    if groups not in (1, replicas):
+      return _in_groups(inputs, norm, context, groups)
+    is_alone = groups == replicas  # One group on one device, too.
     fuses = inputs.shape.rank == 4 and norm.scale and norm.center
     if fuses and (is_alone or not self.synchronized):
       outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
