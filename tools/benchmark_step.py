@@ -16,8 +16,9 @@ The last line is JSON, in which smaller values are better:
                                       the bare network on the same images
   first_step_pgd5                     seconds of tracing, compiling and running,
                                       in a new process, at the first image size
-  memory_pgd7_over_pgd1               ratio of the peaks of resident memory, in
-                                      new processes, at the first image size
+  memory_pgd7_over_pgd1               ratio of the peaks of memory, resident or
+                                      of the GPU, in new processes, at the first
+                                      image size
 
 Without --image_size it measures 224 px at batch 16 and 64 px at batch 64.
 
@@ -37,8 +38,6 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir))
 
 from efficientnet_advprop.app import program
 from tools.measuring import steps as steps_lib
-
-import tensorflow as tf  # isort: skip
 
 _SETTINGS = ((224, 16), (64, 64))  # Image and batch sizes.
 
@@ -84,8 +83,7 @@ _ALONE = flags.DEFINE_integer(
 
 def main(_: Sequence[str]) -> None:
   """Prints a table for each setting, and the figures as JSON."""
-  tf.keras.utils.set_random_seed(0)
-  tf.config.experimental.enable_op_determinism()
+  steps_lib.prepare()
   name, rounds = str(_MODEL_NAME.value), _STEPS.value or 1
   settings: Sequence[tuple[int, int]] = _SETTINGS
   if _IMAGE_SIZE.value is not None:

@@ -27,6 +27,13 @@ NUM_TRAIN_IMAGES = 1_281_167
 _EPSILONS = {1: 1, 5: 4, 7: 6}
 
 
+def prepare() -> None:
+  """Prepares this process as a run does, before it uses a device."""
+  execution.prepare_gpus()
+  tf.keras.utils.set_random_seed(0)
+  tf.config.experimental.enable_op_determinism()
+
+
 def run_config(
   model_name: str, size: int, batch_size: int, attack_steps: int
 ) -> config_lib.Config:
@@ -220,7 +227,7 @@ def measure_settings(
 class Alone(NamedTuple):
   """What a new process needs for 3 steps."""
 
-  peak: int  # Peak of resident memory, in kB.
+  peak: int  # Peak of resident memory, or of the GPU's, in kB.
   first_cpu: float  # CPU seconds of the first step, which is compiled.
   first_wall: float  # Wall seconds of the first step.
 
@@ -255,4 +262,12 @@ def run_alone(config: config_lib.Config) -> Alone:
   first = time.process_time() - cpu_began, time.monotonic() - wall_began
   for _ in range(2):
     step()
-  return Alone(rounds_lib.held_memory('VmHWM'), *first)
+  return Alone(_peak_memory(), *first)
+
+
+def _peak_memory() -> int:
+  """Returns the peak of this process in kB, of a GPU's memory if it has one."""
+  if tf.config.list_physical_devices('GPU'):
+    used = tf.config.experimental.get_memory_info('GPU:0')
+    return int(used['peak']) // 1024
+  return rounds_lib.held_memory('VmHWM')
