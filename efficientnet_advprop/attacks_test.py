@@ -107,6 +107,23 @@ def test_a_target_costs_no_pass_of_its_own(model, batch):
   assert shapes == [batch[0].shape]  # One trace for all steps.
 
 
+def test_the_graph_holds_the_network_once_for_all_steps(model, batch):
+  """TensorFlow would put a copy of it in the place of each step."""
+
+  @tf.function
+  def run(images, labels):
+    return _attack(model, (images, labels), epsilon=4, num_steps=5)
+
+  graph = run.get_concrete_function(*batch).graph.as_graph_def()
+  called = [node.attr['f'].func.name for node in graph.node]
+  (function,) = (
+    function.signature.name
+    for function in graph.library.function
+    if function.attr['_noinline'].b
+  )
+  assert called.count(function) == 5
+
+
 def test_a_target_needs_a_second_class(batch):
   flat = lambda x: tf.reshape(x, [6, -1])[:, :1]
   config = config_lib.AttackConfig()

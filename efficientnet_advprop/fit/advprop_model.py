@@ -4,18 +4,16 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import functools
-import threading
 from typing import Any, Optional
 
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop.fit import conversion
 from efficientnet_advprop.fit import keras_namespace
 from efficientnet_advprop.fit import pixels
 from efficientnet_advprop.fit import report as report_lib
 from efficientnet_advprop.fit import setup as setup_lib
-from efficientnet_advprop.methods import gradients
+from efficientnet_advprop.fit import step as step_lib
 from efficientnet_advprop.methods import passes as passes_lib
 
 _PACKAGE = 'efficientnet_advprop'
@@ -25,9 +23,7 @@ _ADVERSARIAL = 'adversarial'
 class _State:
   """What changes while a model is used; Keras does not look inside."""
 
-  def __init__(self, trackers: dict[str, Any]):
-    self.trackers = trackers  # Means over an epoch, by the name of a loss.
-    self.local = threading.local()  # `only_data`: whether `losses` is empty.
+  def __init__(self) -> None:
     self.failure: Optional[ValueError] = None  # While a step was traced.
     self.domain = config_lib.MAIN_DOMAIN  # That `evaluate` runs now.
     self.chose_jit = False
@@ -64,6 +60,7 @@ class AdvPropModel:
   compute_metrics: Any
 
   _setup: setup_lib.Setup
+  _step: step_lib.Step
   _state: _State
 
   def __new__(cls, network: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -104,10 +101,8 @@ class AdvPropModel:
       keras: Any = super()
       keras.__init__(**kwargs)
       setup = setup_lib.Setup(network, attack, method, pixel_range, seed)
-      mean = setup.namespace.metrics.Mean
-      names = 'loss', *gradients.loss_names(setup.config)
-      self._state = _State({name: mean(name=name) for name in names})
-      self._setup = setup
+      self._setup, self._state = setup, _State()
+      self._step = step_lib.Step(setup)
       self.network = network
       # One flat list for each domain: Keras 3 saves no nested ones.
       for domain, twins in setup.converted.twins.items():
@@ -123,8 +118,7 @@ class AdvPropModel:
   @property
   def losses(self) -> list[tf.Tensor]:
     """The penalties of the user's network, as its own evaluation has them."""
-    only_data = getattr(self._state.local, 'only_data', False)
-    return [] if only_data else self.network.losses
+    return [] if self._step.only_data else self.network.losses
 
   def compile(
     self, optimizer: Any = 'rmsprop', loss: Any = None, **kwargs: Any
@@ -211,90 +205,17 @@ class AdvPropModel:
     """Starts all metrics again."""
     keras: Any = super()
     keras.reset_metrics()
-    for tracker in self._state.trackers.values():
+    for tracker in self._step.trackers.values():
       tracker.reset_state()
 
   def train_step(self, data: Any) -> dict[str, tf.Tensor]:
     """Makes one update from the sum of the passes' losses, for `fit`."""
     try:
-      return self._train_step(data)
+      return self._step(self, data)
     except ValueError as error:
       # AutoGraph is about to bury its line under those of the trace.
       self._state.failure = error
       raise
-
-  def _train_step(self, data: Any) -> dict[str, tf.Tensor]:
-    setup = self._setup
-    images, labels, weights = setup.namespace.utils.unpack_x_y_sample_weight(
-      data
-    )
-    missing = 'labels' if labels is None else 'compile(loss=...)'
-    if labels is None or setup.loss is None:
-      raise ValueError(f'fit: {missing} missing; training needs both')
-    step = tf.convert_to_tensor(self.optimizer.iterations)
-    batch = setup.batch(images, labels, step)
-    made = setup.passes(batch, step, self._data_loss)
-    with tf.GradientTape() as tape:
-      outputs, losses, penalties = self._run(made, labels, weights, batch)
-      weighted = [part.weight * loss for part, loss in zip(made, losses)]
-      total = tf.add_n([*weighted, *penalties])
-    setup.converted.check()
-    with conversion.backward():
-      keras_namespace.update(
-        self.optimizer, total, tape, self.trainable_variables, setup.is_3
-      )
-    logs = self._track(total, losses, batch)
-    metrics = self.compute_metrics(batch['image'], labels, outputs, weights)
-    return {**logs, **{k: v for k, v in metrics.items() if k not in logs}}
-
-  def _run(
-    self, made: Any, labels: Any, weights: Any, batch: passes_lib.Batch
-  ) -> tuple[Any, list[tf.Tensor], list[tf.Tensor]]:
-    """Runs passes through the network in training mode.
-
-    Returns:
-      The first outputs; the loss of each pass; the penalties on weights, once,
-      and on activities, of each pass. All losses are this replica's shares.
-    """
-    setup = self._setup
-    first, losses, penalties = None, [], []
-    size = batch['image'].shape[0] or tf.shape(batch['image'])[0]
-    for part in made:
-      outputs = setup.converted(part.images, True, part.domain, part.seeds)
-      pieces = [outputs]
-      if part.name == 'mixture':  # It holds the batch twice.
-        pieces = [outputs[:size], outputs[size:]]
-      losses.append(
-        tf.add_n([self._data_loss(labels, piece, weights) for piece in pieces])
-      )
-      penalties += keras_namespace.call_losses(self.network, setup.is_3)
-      first = pieces[0] if first is None else first
-    layers = [self.network, *setup.converted.all_twins()]
-    penalties += keras_namespace.weight_penalties(layers, setup.is_3)
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    shares = [tf.cast(loss, tf.float32) / replicas for loss in penalties]
-    return first, losses, shares
-
-  def _track(
-    self, total: tf.Tensor, losses: list[tf.Tensor], batch: passes_lib.Batch
-  ) -> dict[str, tf.Tensor]:
-    """Returns the means of the losses over the epoch so far."""
-    trackers = self._state.trackers
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    size = tf.shape(batch['image'])[0]
-    for tracker, share in zip(trackers.values(), (total, *losses)):
-      tracker.update_state(share * replicas, sample_weight=size)
-    return {name: tracker.result() for name, tracker in trackers.items()}
-
-  def _data_loss(self, labels: Any, outputs: Any, weights: Any) -> tf.Tensor:
-    """The compiled loss, without penalties, as this replica's share."""
-    local = self._state.local
-    local.only_data = True
-    try:
-      loss = self.compute_loss(y=labels, y_pred=outputs, sample_weight=weights)
-      return tf.cast(loss, tf.float32)
-    finally:
-      local.only_data = False
 
   @contextlib.contextmanager
   def _plain_errors(self) -> Iterator[None]:
@@ -337,7 +258,7 @@ class AdvPropModel:
     domains = setup.converted.domains
     is_known = _ADVERSARIAL in domains
     domain = _ADVERSARIAL if is_known else config_lib.MAIN_DOMAIN
-    network = setup.network(self._data_loss)
+    network = setup.network(functools.partial(self._step.data_loss, self))
 
     @functools.partial(tf.function, reduce_retracing=True, autograph=False)
     def attack(batch: passes_lib.Batch) -> tf.Tensor:

@@ -67,11 +67,18 @@ def checked(images: tf.Tensor, pixels: PixelRange) -> tf.Tensor:
     images: [batch, ..., channels].
     pixels: the range.
   """
-  values = tf.cast(images, tf.float32)
-  span = pixels.high - pixels.low
-  shares = (values - np.float32(pixels.low)) / np.float32(span)
-  least, most = tf.reduce_min(shares), tf.reduce_max(shares)
-  found = [tf.reduce_min(values), tf.reduce_max(values)]
+  # Extremes first, so that there is one number for each channel to convert.
+  axes = None
+  if pixels.low.ndim or pixels.high.ndim:
+    axes = tf.range(tf.rank(images) - 1)
+  ends = [
+    tf.cast(reduce(images, axes), tf.float32)
+    for reduce in (tf.reduce_min, tf.reduce_max)
+  ]
+  span = np.float32(pixels.high - pixels.low)
+  shares = [(end - np.float32(pixels.low)) / span for end in ends]
+  least, most = tf.reduce_min(shares[0]), tf.reduce_max(shares[1])
+  found = [tf.reduce_min(ends[0]), tf.reduce_max(ends[1])]
   inside = (least >= -_TOLERANCE) & (most <= 1 + _TOLERANCE)
   fills = (most - least >= _SLIVER) | tf.equal(most, least)
   checks = [
