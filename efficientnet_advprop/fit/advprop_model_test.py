@@ -339,11 +339,24 @@ def test_every_method_trains_and_names_its_losses(keras, method):
     assert history['mixture_loss'][0] > 2
 
 
+def test_every_method_of_the_trainer_is_taken_or_refused_with_a_reason():
+  taken, refused = set(setup.METHODS), set(setup._OTHERS)
+  assert taken | refused == set(config_lib.METHODS) and not taken & refused
+
+
 def test_wrong_calls_end_in_one_line(keras):
   model = compiled(keras)
   for call, message in (
     (lambda: model.fit(IMAGES, verbose=0), 'labels missing'),
     (lambda: compiled(keras, method='advprob'), 'did you mean advprop'),
+    (
+      lambda: compiled(keras, method='fast_advprop'),
+      'allowed: advprop, vanilla.*groups of a batch, and only main.py',
+    ),
+    (
+      lambda: compiled(keras, method='pretrain_finetune'),
+      'allowed: advprop, .*number of steps',
+    ),
     (lambda: model.evaluate(IMAGES, domain='aux'), 'main, adversarial'),
     (lambda: advprop_model.AdvPropModel('net'), 'allowed: a Keras model'),
     (

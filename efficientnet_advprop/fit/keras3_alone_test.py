@@ -50,8 +50,7 @@ def test_conversion_and_attack_work_and_our_networks_say_what_they_need():
   done = subprocess.run(
     [sys.executable, '-c', _SCRIPT],
     env=clean,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
+    capture_output=True,
     text=True,
     check=False,
   )

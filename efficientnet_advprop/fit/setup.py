@@ -15,6 +15,11 @@ from efficientnet_advprop.methods import passes
 
 # The training methods that need nothing but a batch and the network.
 METHODS = ('advprop', 'vanilla', 'adversarial', 'mixture', 'fine_grained')
+# Those of the trainer that need more, and what that is.
+_OTHERS = {
+  'fast_advprop': 'norms with statistics over groups of a batch',
+  'pretrain_finetune': 'the number of steps of the whole training',
+}
 
 # Maps labels, outputs and sample weights to the compiled loss.
 DataLoss = Callable[[Any, Any, Any], tf.Tensor]
@@ -44,6 +49,13 @@ class Setup:
     seed: int,
   ):
     """Checks the arguments, which are those of `AdvPropModel`."""
+    if method in _OTHERS:
+      raise config_lib.ConfigError(
+        'method',
+        method,
+        f'{", ".join(METHODS)}; {method} needs {_OTHERS[method]}, and only'
+        ' main.py trains by it',
+      )
     config_lib.check_choice('method', method, METHODS)
     self.namespace = keras_namespace.of(network)
     self.is_3 = keras_namespace.is_keras_3(self.namespace)
