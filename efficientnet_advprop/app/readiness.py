@@ -59,8 +59,8 @@ def check_space(trainer: trainer_lib.Trainer) -> None:
   free = shutil.disk_usage(model_dir).free
   if free < needed:
     raise errors.CheckpointError(
-      f'{model_dir}: {free / 2**20:.0f} MiB are free; a checkpoint needs'
-      f' {needed / 2**20:.0f} MiB'
+      f'{model_dir}: {free / 2**20:.1f} MiB are free; a checkpoint needs'
+      f' {needed / 2**20:.1f} MiB'
     )
   folder = os.path.join(model_dir, paths.CHECKPOINTS)
   kept = trainer.config.train.keep_checkpoints
@@ -68,8 +68,8 @@ def check_space(trainer: trainer_lib.Trainer) -> None:
   missing = kept + 1 - len(checkpoints.checkpoint_paths(folder))
   if free < missing * needed:
     logging.warning(
-      '%s: %.0f MiB are free; the %d checkpoints that train.keep_checkpoints'
-      ' keeps, and a new one, need %.0f MiB more',
+      '%s: %.1f MiB are free; the %d checkpoints that train.keep_checkpoints'
+      ' keeps, and a new one, need %.1f MiB more',
       model_dir,
       free / 2**20,
       kept,

@@ -27,9 +27,9 @@ def _trainer(model_dir):
   'saved, free, words',
   [
     (0, 12, ''),
-    (0, 11, 'need 12 MiB more'),
+    (0, 11, 'need 12.0 MiB more'),
     (2, 6, ''),
-    (2, 5, 'need 6 MiB more'),
+    (2, 5, 'need 6.0 MiB more'),
   ],
 )
 def test_too_little_space_for_all_checkpoints_is_said(
@@ -53,7 +53,7 @@ def test_a_checkpoint_must_fit(tmp_path, monkeypatch, free, is_enough):
   if is_enough:
     readiness.check_space(_trainer(tmp_path))
     return
-  words = f'^{tmp_path}: 2 MiB are free; a checkpoint needs 3 MiB$'
+  words = f'^{tmp_path}: 2.0 MiB are free; a checkpoint needs 3.0 MiB$'
   with pytest.raises(errors.CheckpointError, match=words):
     readiness.check_space(_trainer(tmp_path))
 

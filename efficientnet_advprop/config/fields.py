@@ -191,7 +191,7 @@ def build(cls: Any, values: Any) -> Any:
         if value is None and not optional:
           continue  # An empty YAML section.
         value = None if value is None else build(hint, value)
-      elif typing.get_origin(hint) is Mapping and value is not None:
+      elif typing.get_origin(hint) is Mapping:
         value = _sections(typing.get_args(hint)[1], value)
     except ConfigError as error:
       raise error.under(name) from None
@@ -200,6 +200,8 @@ def build(cls: Any, values: Any) -> Any:
 
 
 def _sections(cls: Any, values: Any) -> Mapping[str, Any]:
+  if values is None:
+    return {}  # Takes out all that a base recipe has.
   if not isinstance(values, dict):
     raise ConfigError('*', values, 'a mapping of names to sections')
   sections = {}

@@ -231,3 +231,10 @@ def test_a_removed_key_passes_with_the_value_that_remains():
   _load('attack.clean_start_probability=0')
   with pytest.raises(config_lib.ConfigError, match='clean_start_probability'):
     _load('attack.clean_start_probability=0.2')
+
+
+def test_null_takes_out_all_tests_and_domains():
+  config = config_lib.from_dict(
+    {'eval': {'tests': None}, 'train': {'domains': None}}
+  )
+  assert config.eval.tests == {} and config.train.domains == {}
