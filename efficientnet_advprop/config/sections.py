@@ -213,8 +213,23 @@ class DataConfig(fields.Checked):
   shuffle_window: int = fields.field(16_384, low=1)
   # Number of bad records that are reported and replaced before a run stops.
   max_bad_records: int = fields.field(0, low=0)
+  # Where the images of the training and the evaluation split are kept once they
+  # are decoded: `memory`, or a local folder, which other runs use as well.
+  # None: they are decoded each time. docs/data.md has the details.
+  cache: Optional[str] = fields.field(None)
+  # A cached training image whose short side has more pixels is reduced to this
+  # many. None: images are cached as they are.
+  cache_short_side: Optional[int] = fields.field(None, low=8, high=16384)
 
   REMOVED: ClassVar[Mapping[str, Any]] = {'flip': True}
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if self.cache is not None and (not self.cache or '://' in self.cache):
+      raise ConfigError('cache', self.cache, 'none, memory, or a local folder')
+    if self.cache_short_side is not None and self.cache is None:
+      allowed = 'none, or with data.cache'
+      raise ConfigError('cache_short_side', self.cache_short_side, allowed)
 
 
 @dataclasses.dataclass(frozen=True)

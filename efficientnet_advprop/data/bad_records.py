@@ -59,6 +59,9 @@ def diagnoses(
     Functions from a record to a string, `<file>: record <n>: <what>`, which
     fail if that is not what is wrong; for `first_successful`.
   """
+  cache = source.cache
+  if cache is not None:
+    return [lambda record: cache.problem(record['number'])]
   first, last = source.first_label, source.first_label + source.num_classes - 1
   as_string = tf.strings.as_string
 

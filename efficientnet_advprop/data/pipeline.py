@@ -155,10 +155,18 @@ def _decode_for_training(
 ) -> Batch:
   data, size = config.data, config.model.image_size
   seed = _seeds(config.train.seed, record['position'])
-  encoded, shape, label = records.parse(
-    source, preprocessing.image_shape, record
-  )
-  image = preprocessing.training_image(encoded, shape, seed, size, data)
+  crop: Callable[[tf.Tensor], tf.Tensor]
+  if source.cache is not None:
+    number = record['number']
+    shape, label = source.cache.shape(number), source.cache.label(number)
+    shape = records.given(shape[0] > 0, shape)
+    crop = functools.partial(source.cache.crop, number)
+  else:
+    encoded, shape, label = records.parse(
+      source, preprocessing.image_shape, record
+    )
+    crop = functools.partial(preprocessing.decode_and_crop, encoded)
+  image = preprocessing.training_crop(crop, shape, seed, size, data)
   augmented = preprocessing.augment(image, seed, data)
   if two_views:
     return {'image': image, 'augmented_image': augmented, 'label': label}
@@ -168,6 +176,10 @@ def _decode_for_training(
 def _decode_for_evaluation(
   source: records.Source, config: config_lib.Config, record: records.Record
 ) -> Batch:
+  if source.cache is not None:
+    number = record['number']
+    image = source.cache.floats(number, config.model.image_size)
+    return {'image': image, 'label': source.cache.label(number)}
   encoded, shape, label = records.parse(
     source, preprocessing.image_shape, record
   )

@@ -12,6 +12,8 @@ anti-aliasing. `tf.image.resize` (pixel centres, a = -0.5) takes the same time
 within the noise, so fidelity decides.
 """
 
+from collections.abc import Callable
+import functools
 from typing import Optional
 
 import tensorflow as tf
@@ -238,15 +240,69 @@ def training_image(
   Returns:
     uint8 [image_size, image_size, 3].
   """
+  crop = functools.partial(decode_and_crop, encoded)
+  return training_crop(crop, shape, seed, image_size, config)
+
+
+def training_crop(
+  crop: Callable[[tf.Tensor], tf.Tensor],
+  shape: tf.Tensor,
+  seed: tf.Tensor,
+  image_size: int,
+  config: config_lib.DataConfig,
+) -> tf.Tensor:
+  """Does what `training_image` does to an image that `crop` reads.
+
+  Args:
+    crop: returns a box of the image, as `decode_and_crop` does.
+    shape: int32 [3]: height, width, channels of the image.
+    seed: int32 [2], the example's.
+    image_size: in pixels.
+    config: the crop.
+
+  Returns:
+    uint8 [image_size, image_size, 3].
+  """
   crop_seed = randomness.fold(seed, randomness.CROP)
-  box = random_box(shape, crop_seed, image_size, config)
-  image = _bicubic(decode_and_crop(encoded, box), image_size)
+  image = _bicubic(
+    crop(random_box(shape, crop_seed, image_size, config)), image_size
+  )
   # NOTE: rounded; the official code truncates, darkening by half a level.
   image = to_levels(image)
   flip_seed = randomness.fold(seed, randomness.FLIP)
   draw = tf.random.stateless_uniform([], flip_seed, alg='philox')
   image = tf.cond(draw < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
   return tf.ensure_shape(image, [image_size, image_size, 3])
+
+
+def whole_image(
+  encoded: tf.Tensor, shape: tf.Tensor, short_side: Optional[int] = None
+) -> tf.Tensor:
+  """Decodes an image, and reduces one that is larger than needed.
+
+  Args:
+    encoded: a scalar string: JPEG, PNG, GIF or BMP.
+    shape: `image_shape(encoded)`.
+    short_side: an image whose short side has more pixels is reduced to this
+      many, each the mean of the area that it covers, rounded. None: no image
+      is reduced.
+
+  Returns:
+    uint8 [height, width, 3].
+  """
+  image = decode_and_crop(encoded, tf.concat([[0, 0], shape[:2]], 0))
+  if short_side is None:
+    return image
+  sides = shape[:2]
+  short = tf.reduce_min(sides)
+
+  def reduced() -> tf.Tensor:
+    # Rounded in whole numbers; no side becomes shorter than short_side.
+    smaller = (2 * sides * short_side + short) // (2 * short)
+    return to_levels(tf.image.resize(image, smaller, 'area'))
+
+  result = tf.cond(short > short_side, reduced, lambda: image)
+  return tf.ensure_shape(result, [None, None, 3])
 
 
 def augment(

@@ -3,7 +3,9 @@ r"""Encoded records: the files of a split, reading and parsing them.
 A record is a dictionary of scalar tensors: `file` (string), `record` (int64,
 its place in the file), `data` (string: a serialized tf.Example, or empty where
 the file itself is the image; `\\0` marks a record that cannot be read) and
-`label` (int64, where the file does not hold it).
+`label` (int64, where the file does not hold it). Where a source's images are
+cached, a record is `number` alone (int64, its place among all of the source,
+file by file).
 """
 
 import dataclasses
@@ -11,6 +13,7 @@ from typing import Any, Callable, Optional
 
 import tensorflow as tf
 
+from efficientnet_advprop.data import image_store
 from efficientnet_advprop.data import tfrecords
 
 Record = dict[str, tf.Tensor]
@@ -49,6 +52,7 @@ class Source:
       as they are stored. None: any, to be cropped and resized.
     cue_key: the feature of a second class that the image points to; None where
       nobody asks for it.
+    cache: decoded images, which are read in place of the files.
   """
 
   name: str
@@ -64,6 +68,9 @@ class Source:
   label_key: str = 'image/class/label'
   side: Optional[int] = None
   cue_key: Optional[str] = None
+  cache: Optional[image_store.Store] = dataclasses.field(
+    default=None, compare=False
+  )
 
   @property
   def allowed_sides(self) -> tuple[int, int]:
@@ -114,8 +121,11 @@ def read(source: Source, indices: tf.data.Dataset) -> tf.data.Dataset:
     indices: int64, which of its files, in order.
 
   Returns:
-    Records. Images that are files of their own are not read yet.
+    Records. Images that are files of their own are not read yet; of cached
+    ones nothing is read.
   """
+  if source.cache is not None:
+    return number(source, indices)
   none = tf.constant(-1, tf.int64)
   zeros = (0,) * len(source.files)
   with tf.init_scope():  # A million file names would burden a traced function.
@@ -147,6 +157,37 @@ def read(source: Source, indices: tf.data.Dataset) -> tf.data.Dataset:
       }
     )
 
+  return _taking_turns(source, indices, read_file)
+
+
+def number(source: Source, indices: tf.data.Dataset) -> tf.data.Dataset:
+  """Returns the numbers of records, in the order in which `read` reads them.
+
+  Args:
+    source: whose files, which are counted.
+    indices: as for `read`.
+  """
+  assert source.counts is not None
+  if source.labels is not None:
+    return indices.map(lambda index: {'number': index})
+  with tf.init_scope():
+    counts = tf.constant(source.counts, tf.int64)
+    firsts = tf.cumsum(counts, exclusive=True)
+
+  def number_file(index: tf.Tensor) -> tf.data.Dataset:
+    first = firsts[index]
+    numbers = tf.data.Dataset.range(first, first + counts[index])
+    return numbers.map(lambda value: {'number': value})
+
+  return _taking_turns(source, indices, number_file)
+
+
+def _taking_turns(
+  source: Source,
+  indices: tf.data.Dataset,
+  read_file: Callable[[tf.Tensor], tf.data.Dataset],
+) -> tf.data.Dataset:
+  """Takes one record of each of several files in turn."""
   return indices.interleave(
     read_file,
     cycle_length=min(16, len(source.files)),

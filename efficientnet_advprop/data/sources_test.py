@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.data import bad_records
+from efficientnet_advprop.data import caching
 from efficientnet_advprop.data import pipeline
 from efficientnet_advprop.data import preprocessing
 from efficientnet_advprop.data import records
@@ -499,6 +500,32 @@ def test_tfds_is_read(prepared):
   assert sorted(seen) == list(range(20))
   batches = _evaluation(config, 'test').as_numpy_iterator()
   assert sum(batch['weight'].sum() for batch in batches) == 7
+
+
+def test_tfds_is_cached(prepared):
+  config = tiny_data.config(
+    'tfds:input_test_data',
+    train_split='train[15:]',
+    num_train_images=5,
+    cache='memory',
+  )
+  source = sources.find(config.data, 'train[15:]')
+  store = caching.training(config, source).cache
+  for number, record in enumerate(_records(source)):
+    image, label = records.image_and_label(source, record)
+    box = tf.constant([0, 0, 14, 12])
+    crop = store.crop(tf.constant(number, tf.int64), box)
+    whole = preprocessing.decode_and_crop(image, box)
+    np.testing.assert_array_equal(crop, whole)
+    assert store.label(number) == tf.cast(label, tf.int32)
+
+
+def _records(source):
+  """All records, file by file."""
+  for file in range(len(source.files)):
+    yield from records.read(
+      source, tf.data.Dataset.from_tensors(np.int64(file))
+    )
 
 
 def test_numbers_and_names_are_those_of_tfds(prepared):

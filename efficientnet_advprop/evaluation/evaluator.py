@@ -10,7 +10,9 @@ import tensorflow as tf
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.data import bad_records
+from efficientnet_advprop.data import caching
 from efficientnet_advprop.data import pipeline
+from efficientnet_advprop.data import records
 from efficientnet_advprop.data import sources
 from efficientnet_advprop.evaluation import image_sets
 from efficientnet_advprop.evaluation import mistakes
@@ -44,6 +46,7 @@ class Evaluator:
     self._model = model
     self._steps: dict[Any, Callable[..., tf.Tensor]] = {}
     self._found: dict[Any, image_sets.Images] = {}
+    self._cached_source: Optional[records.Source] = None
 
   def evaluate(
     self,
@@ -74,15 +77,18 @@ class Evaluator:
     test = test or config_lib.NamedTestConfig()
     config, strategy = self._config, self.strategy
     source, classes = images or self.find(test)
+    read = source
     if test.cue is not None:
-      source = sources.with_cue(source, test.cue)
+      read = source = sources.with_cue(source, test.cue)
+    elif images is None and test.kind == 'split':
+      read = self._cached(test, source)
     # A small set need not fill a whole batch.
     replicas = strategy.num_replicas_in_sync
     batch_size = min(
       config.eval.batch_size, -(-source.size // replicas) * replicas
     )
     dataset = strategy.distribute_datasets_from_function(
-      lambda context: pipeline.eval_dataset(config, source, context, batch_size)
+      lambda context: pipeline.eval_dataset(config, read, context, batch_size)
     )
     step = self.step_for(test, classes, answers is not None)
     totals = tf.constant(0.0, tf.float64)
@@ -121,6 +127,30 @@ class Evaluator:
     if key not in self._found:
       self._found[key] = image_sets.find(self._config, test)
     return self._found[key]
+
+  def prepare(self) -> None:
+    """Finds the images of the plain test, and decodes them for `data.cache`.
+
+    Raises:
+      DataError: they are missing or damaged, or do not fit into the cache.
+    """
+    test = config_lib.NamedTestConfig()
+    self._cached(test, self.find(test).source)
+
+  def _cached(
+    self, test: config_lib.NamedTestConfig, source: records.Source
+  ) -> records.Source:
+    """Returns the run's evaluation split as it is read from `data.cache`.
+
+    Other images come as they are: most are evaluated once.
+    """
+    own = None, self._config.data.eval_split
+    is_own = test.split in own and test.dir is None and test.num_images is None
+    if not is_own:
+      return source
+    if self._cached_source is None:
+      self._cached_source = caching.evaluation(self._config, source)
+    return self._cached_source
 
   def step_for(
     self,

@@ -98,7 +98,7 @@ class Session:
       ConfigError, DataError: a test cannot run; one line names the test, and
         the key that leaves it out.
     """
-    self._evaluator.find(config_lib.NamedTestConfig())
+    self._evaluator.prepare()
     for name, test in self._config.eval.tests.items():
       key = f'eval.tests.{name}'
       try:

@@ -16,6 +16,7 @@ from efficientnet_advprop import execution
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.base import progress
 from efficientnet_advprop.data import bad_records
+from efficientnet_advprop.data import caching
 from efficientnet_advprop.data import pipeline
 from efficientnet_advprop.data import sources
 from efficientnet_advprop.methods import gradients
@@ -189,6 +190,7 @@ class Trainer:
     """Opens the training data from a step on."""
     config = self.config
     source = sources.find(config.data, config.data.train_split)
+    source = caching.training(config, source)
 
     def dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
       self._context = context
