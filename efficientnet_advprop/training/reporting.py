@@ -113,23 +113,28 @@ class Reporter:
       f'  epoch {step / self._config.steps_per_epoch:.1f}'
       f'  loss {metrics["loss"]:.3f} ({losses})'
       f'  {images_per_second:.0f} images/s{wait}'
-      f'  {progress.format_seconds(self._left(step))} left'
+      f'{self._left(step)}'
     )
 
-  def _left(self, step: int) -> float:
-    """Estimates the seconds left: steps, checkpoints and evaluations."""
+  def _left(self, step: int) -> str:
+    """Says the time left: steps, checkpoints and evaluations.
+
+    Nothing is said before a step was made without compiling.
+    """
     recent = [timing for timing in self._timings if not timing.compiles][-10:]
-    recent = recent or self._timings
+    if not recent:
+      return ''
     steps = sum(timing.steps for timing in recent)
     seconds = sum(timing.seconds for timing in recent)
     config = self._config
     saves = boundaries.saves_left(step, config)
     evaluations = boundaries.evaluations_left(step, config)
-    return (
+    left = (
       (config.train_steps - step) * seconds / steps
       + saves * self._seconds['save']
       + evaluations * self._seconds['evaluate']
     )
+    return f'  {progress.format_seconds(left)} left'
 
 
 def write_scalars(
