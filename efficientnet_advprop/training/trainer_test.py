@@ -3,6 +3,7 @@ import json
 import os
 import re
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from efficientnet_advprop.methods import paper
 from efficientnet_advprop.testing import tiny_data
 from efficientnet_advprop.testing import tiny_runs
 from efficientnet_advprop.training import optimizers
+from efficientnet_advprop.training import reporting
 from efficientnet_advprop.training import step as step_lib
 from efficientnet_advprop.training import stopping
 from efficientnet_advprop.training import trainer as trainer_lib
@@ -124,6 +126,22 @@ def test_a_run_logs_saves_and_evaluates(whole):
   paths = checkpoints.checkpoint_paths(os.path.join(model_dir, 'checkpoints'))
   assert [path.rsplit('-')[-1] for path in paths] == ['6', '4', '2']
   assert tf.train.latest_checkpoint(os.path.join(model_dir, 'checkpoints'))
+
+
+def test_the_time_left_hears_of_saves_and_evaluations(monkeypatch, tmp_path):
+  """With steps and saves that only take their time."""
+  trainer = trainer_lib.Trainer(_config(), _ONE, str(tmp_path))
+  timing = reporting.Timing(2, 1.0)
+  monkeypatch.setattr(trainer, '_interval', lambda *_: ({'loss': 1.0}, timing))
+  monkeypatch.setattr(trainer, '_save', lambda step: time.sleep(0.02))
+  spent = []
+  monkeypatch.setattr(
+    reporting.Reporter, 'spent', lambda self, *found: spent.append(found)
+  )
+  trainer.train(lambda step: time.sleep(0.04) or {})
+  assert [what for what, _ in spent] == ['save', 'save', 'save', 'evaluate']
+  for what, seconds in spent:
+    assert 0 <= seconds - {'save': 0.02, 'evaluate': 0.04}[what] < 2
 
 
 def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(whole, tmp_path):
