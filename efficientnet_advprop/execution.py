@@ -1,4 +1,4 @@
-"""How a run executes on its devices: what XLA compiles, and GPU memory.
+"""How a run executes: what XLA compiles, GPU memory, the same bits each time.
 
 This is the one place that chooses by device. Nothing here changes what is
 computed, except for rounding:
@@ -9,6 +9,8 @@ computed, except for rounding:
 | several replicas on CPUs | `none`: XLA cannot run there | TensorFlow's |
 | GPUs | `none`: cuDNN's kernels; `step` is worth a try | grows as needed |
 | TPU | `none`: XLA compiles everything in any case | TensorFlow's |
+
+`train.deterministic` is off on GPUs by default, and on elsewhere.
 
 Images and layer outputs are channels-last on all devices, which is what tensor
 cores want. Networks in inference mode, and so attacks, fold their norms into
@@ -98,6 +100,26 @@ def prepare_gpus(gpus: Optional[Sequence[Any]] = None) -> None:
   if _GROWTH not in os.environ:
     for gpu in gpus:
       tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def set_determinism(wanted: Optional[bool]) -> bool:
+  """Lets TensorFlow compute the same bits each time, or as fast as it can.
+
+  It counts for the whole process, and cannot be taken back.
+
+  Args:
+    wanted: `train.deterministic`; None is yes unless there are GPUs. There the
+      kernels whose sums have a fixed order are slower, and operations that have
+      no such kernel fail.
+
+  Returns:
+    What was chosen.
+  """
+  if wanted is None:
+    wanted = not tf.config.list_physical_devices('GPU')
+  if wanted:
+    tf.config.experimental.enable_op_determinism()
+  return wanted
 
 
 def describe(strategy: tf.distribute.Strategy, execution: Execution) -> str:

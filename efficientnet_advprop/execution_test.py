@@ -126,3 +126,23 @@ def test_what_is_compiled_changes_rounding_alone(tmp_path):
   for compiled in ('layers', 'step'):
     for expected, actual in zip(plain, _weights(tmp_path, compiled)):
       np.testing.assert_allclose(actual, expected, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+  'gpus, wanted, expected',
+  [
+    ([], None, True),
+    (['GPU'], None, False),
+    (['GPU'], True, True),
+    ([], False, False),
+  ],
+)
+def test_determinism_follows_the_device_unless_it_is_chosen(
+  monkeypatch, gpus, wanted, expected
+):
+  calls = []
+  monkeypatch.setattr(tf.config, 'list_physical_devices', lambda kind: gpus)
+  enable = 'enable_op_determinism'
+  monkeypatch.setattr(tf.config.experimental, enable, lambda: calls.append(1))
+  assert execution.set_determinism(wanted) is expected
+  assert bool(calls) is expected

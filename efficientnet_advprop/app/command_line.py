@@ -126,8 +126,7 @@ def _run() -> int:
   if FLAGS.strategy in ('auto', 'tpu'):
     places = {'data_dir': config.data.dir or 'none', 'model_dir': model_dir}
     devices.check_reachable(FLAGS.tpu, places)
-  # A run is a function of its config and seed alone.
-  tf.config.experimental.enable_op_determinism()
+  is_deterministic = execution.set_determinism(config.train.deterministic)
   execution.prepare_gpus()
   strategy = devices.create_strategy(
     FLAGS.strategy, FLAGS.tpu, FLAGS.tpu_zone, FLAGS.gcp_project
@@ -142,6 +141,11 @@ def _run() -> int:
     note = settings.note_on_data(config)
     if note:
       logging.info('%s', note)
+    if not is_deterministic:
+      logging.info(
+        'Without train.deterministic the same steps differ by rounding: a run'
+        ' that resumes does not end with the bits of an uninterrupted one'
+      )
     if FLAGS.mode == 'train':
       modes.train(config, strategy, model_dir)
       return 0

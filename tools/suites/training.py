@@ -10,6 +10,7 @@ from typing import Any, Optional
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import devices
+from efficientnet_advprop import execution
 from efficientnet_advprop.evaluation import evaluator
 from efficientnet_advprop.training import trainer as trainer_lib
 from tools.suites import runner as runner_lib
@@ -39,7 +40,7 @@ def run_in_this_process(
   """
   runs = {f'{run.cell}:{run.seed}': run for run in suite.runs}
   config_lib.check_choice('run', name, runs)
-  tf.config.experimental.enable_op_determinism()
+  execution.set_determinism(runs[name].config.train.deterministic)
   # Ctrl-C reaches all processes; the suite ends this one by SIGTERM.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   model_dir = runner_lib.model_dir(work_dir, runs[name])
