@@ -1,7 +1,8 @@
 """PGD, I-FGSM, GD and FGSM under the L-infinity norm, as settings of one loop.
 
 Paper, sections 5.1 and 5.4. Images stay float32 in their pixel range
-throughout, also where the network computes in bfloat16.
+throughout, also where the network computes in bfloat16 or float16. In float16
+small gradients become 0, and their signs with them: `scaled_loss` prevents it.
 """
 
 import functools
@@ -81,7 +82,7 @@ def attack(
       labels = tf.argmax(labels, -1, tf.int32)
   step = np.float32(direction * config.step_size * level)
   gradient_fn = functools.partial(
-    _pixel_gradient, logits_fn, loss_fn or _cross_entropy
+    _pixel_gradient, logits_fn, loss_fn or _sum_of_losses
   )
   if config.batch_norm != 'train' and not tf.executing_eagerly():
     # One trace for all steps. Synchronized norms cannot run inside it. Copies
@@ -143,7 +144,26 @@ def _uniform_like(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
   return tf.ensure_shape(numbers, images.shape)
 
 
-def _cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+def scaled_loss(scale: Any, loss_fn: Optional[LossFn] = None) -> LossFn:
+  """Returns a multiple of a loss, for a network that computes in float16.
+
+  The attack takes the signs of gradients, so that it is the same attack but for
+  gradients that float16 rounds to 0 without the scale. NOTE: a scale so large
+  that gradients overflow gives images that are not finite.
+
+  Args:
+    scale: the factor, a number or a float32 scalar.
+    loss_fn: as `attack` takes it.
+  """
+  loss_fn = loss_fn or _sum_of_losses
+
+  def scaled(labels: Any, outputs: Any) -> tf.Tensor:
+    return scale * tf.cast(loss_fn(labels, outputs), tf.float32)
+
+  return scaled
+
+
+def _sum_of_losses(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
   """Returns the sum of the images' own losses.
 
   A sum keeps the images independent of each other and of the batch size.

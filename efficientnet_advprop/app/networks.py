@@ -107,7 +107,7 @@ def open_network(
     return _keras_file(config, strategy, path)
   if exported_network.is_exported(path):
     return _exported(config, strategy, path)
-  tf.keras.mixed_precision.set_global_policy(config.train.precision)
+  tf.keras.mixed_precision.set_global_policy(config.train.evaluation_precision)
   if config.eval.network and not checkpoints.is_run(path):
     return _published(config, strategy, path)
   with strategy.scope():

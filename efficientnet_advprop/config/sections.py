@@ -309,15 +309,20 @@ class TrainConfig(fields.Checked):
   # Decay of the moving average of weights and statistics for each step; 0 keeps
   # the last weights. Source: official code.
   ema_decay: float = fields.field(0.9999, low=0, high=0.999999)
-  # Type of the network's arithmetic; weights stay float32.
+  # Type of the network's arithmetic; weights stay float32. `mixed_float16` also
+  # scales the loss, and evaluates in float32 (docs/training.md).
   precision: str = fields.field(
-    'float32', choices=('float32', 'mixed_bfloat16')
+    'float32', choices=('float32', 'mixed_bfloat16', 'mixed_float16')
   )
   # What XLA compiles: `layers` some fused functions, `step` the whole step, on
   # one device. None: what was fastest on the device; see execution.py.
   compile: Optional[str] = fields.field(
     None, choices=('none', 'layers', 'step')
   )
+  # Whether TensorFlow computes the same bits each time, so that a run that
+  # resumes equals one that was never interrupted. None: yes, but not on GPUs,
+  # where it costs speed (docs/reliability.md).
+  deterministic: Optional[bool] = fields.field(None)
   # Determines the run completely, together with all other settings.
   seed: int = fields.field(0, low=0, high=2**31 - 1)
   # Steps between two log lines, which are one call of the compiled host loop.
@@ -346,6 +351,16 @@ class TrainConfig(fields.Checked):
     if self.decay_at and self.schedule != 'staircase':
       allowed = 'none with train.schedule=cosine'
       raise ConfigError('decay_at', list(self.decay_at), allowed)
+
+  @property
+  def evaluation_precision(self) -> str:
+    """The type in which evaluations compute.
+
+    It is not float16, in which a test's attack would be weaker, for its loss
+    has no scale that a run has found.
+    """
+    is_float16 = self.precision == 'mixed_float16'
+    return 'float32' if is_float16 else self.precision
 
 
 @dataclasses.dataclass(frozen=True)
@@ -460,6 +475,15 @@ class Config:
     if self.eval.checkpoint == 'best' and self.train.keep_best is None:
       allowed = 'newest, or best with train.keep_best'
       raise ConfigError('eval.checkpoint', 'best', allowed)
+    # The last weights are those of the network that trains.
+    train = self.train
+    computes_so = train.precision == train.evaluation_precision
+    if self.eval.weights == 'raw' and not computes_so:
+      allowed = (
+        f'ema with train.precision={train.precision}; train.ema_decay=0 makes'
+        ' it the last weights'
+      )
+      raise ConfigError('eval.weights', 'raw', allowed)
 
   def _check_set(self, key: str, test: NamedTestConfig) -> None:
     if test.kind not in IMAGENET_SETS:

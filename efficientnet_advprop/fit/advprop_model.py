@@ -91,13 +91,17 @@ class AdvPropModel:
         number or one for each channel. Networks of this project know theirs.
       seed: of random starts and targets, which are a pure function of it and
         of the optimizer's step.
-      **kwargs: passed on to keras.Model, such as `name`.
+      **kwargs: passed on to keras.Model, such as `name`. `dtype` is
+        mixed_float16 if the network computes in float16, so that `compile`
+        makes the optimizer a LossScaleOptimizer.
 
     Raises:
       ValueError: the network, the method or the pixel range will not do; one
         line says why.
     """
     with _strategy_scope(network):
+      if keras_namespace.computes_in_float16(network):
+        kwargs.setdefault('dtype', 'mixed_float16')
       keras: Any = super()
       keras.__init__(**kwargs)
       setup = setup_lib.Setup(network, attack, method, pixel_range, seed)
@@ -258,7 +262,8 @@ class AdvPropModel:
     domains = setup.converted.domains
     is_known = _ADVERSARIAL in domains
     domain = _ADVERSARIAL if is_known else config_lib.MAIN_DOMAIN
-    network = setup.network(functools.partial(self._step.data_loss, self))
+    data_loss = functools.partial(self._step.data_loss, self)
+    network = setup.network(data_loss, self.optimizer)
 
     @functools.partial(tf.function, reduce_retracing=True, autograph=False)
     def attack(batch: passes_lib.Batch) -> tf.Tensor:

@@ -123,6 +123,34 @@ def update(
   optimizer.apply_gradients(zip(gradients, weights))
 
 
+def computes_in_float16(network: Any) -> bool:
+  """Whether a layer of a network computes in float16."""
+  layers = network._flatten_layers()
+  return any(
+    getattr(layer, 'compute_dtype', None) == 'float16' for layer in layers
+  )
+
+
+def loss_scale(optimizer: Any, network: Any) -> Optional[tf.Tensor]:
+  """Returns the factor by which an attack's loss is scaled up for float16.
+
+  Args:
+    optimizer: a LossScaleOptimizer, whose present scale is taken; with another
+      one nothing halves a scale that is too large, so that it is a smaller one.
+    network: that is attacked.
+
+  Returns:
+    A float32 scalar; None if neither has to do with float16.
+  """
+  if hasattr(optimizer, 'inner_optimizer'):
+    if hasattr(optimizer, 'loss_scale'):  # Keras 2
+      return optimizer.loss_scale
+    return optimizer.scale_loss(tf.constant(1.0))
+  if computes_in_float16(network):
+    return tf.constant(2.0**10)
+  return None
+
+
 def input_spec(network: Any) -> Optional[tf.TensorSpec]:
   """Returns what the network expects as images; None if it is not known.
 

@@ -155,33 +155,52 @@ class Setup:
       'fit', found, f'images as {allowed} for the method {method}'
     )
 
-  def network(self, data_loss: DataLoss) -> 'Network':
+  def network(self, data_loss: DataLoss, optimizer: Any) -> 'Network':
     """Returns the network as the training methods call it."""
-    return Network(self, data_loss)
+    return Network(self, data_loss, optimizer)
 
   def passes(
-    self, batch: passes.Batch, step: Any, data_loss: DataLoss
+    self, batch: passes.Batch, step: Any, data_loss: DataLoss, optimizer: Any
   ) -> Sequence[passes.Pass]:
     """Returns the passes of the method over a batch; it attacks, if need be."""
     method = paper.METHODS[self.config.train.method]
-    return method(self.network(data_loss), batch, self.config, step)
+    network = self.network(data_loss, optimizer)
+    return method(network, batch, self.config, step)
 
 
 class Network:
   """A converted network, with what its attack needs to know."""
 
-  def __init__(self, setup: Setup, data_loss: DataLoss):
+  def __init__(self, setup: Setup, data_loss: DataLoss, optimizer: Any):
     self._converted = setup.converted
+    scale = keras_namespace.loss_scale(optimizer, self._converted.network)
+    self._is_scaled = scale is not None
 
     def unweighted(labels: Any, outputs: Any) -> tf.Tensor:
       return data_loss(labels, outputs, None)
 
     self.attack_options = {
       'pixel_range': setup.pixels,
-      'loss_fn': targets.attack_loss(setup.loss, unweighted),
+      'loss_fn': targets.attack_loss(setup.loss, unweighted, scale),
     }
 
   def __call__(
     self, images: tf.Tensor, training: bool, domain: str, seed: tf.Tensor
   ) -> Any:
+    if self._is_scaled:
+      images = _with_gradients_that_are_numbers(images)
     return self._converted(images, training, domain, seed)
+
+
+@tf.custom_gradient
+def _with_gradients_that_are_numbers(images: tf.Tensor) -> Any:
+  """Returns images; what overflows to NaN in float16 attacks no pixel.
+
+  An image of NaN would break the statistics of norms, which Keras keeps also of
+  a step whose weights' gradients overflow.
+  """
+
+  def gradient(upstream: tf.Tensor) -> tf.Tensor:
+    return tf.where(tf.math.is_nan(upstream), 0.0, upstream)
+
+  return tf.identity(images), gradient

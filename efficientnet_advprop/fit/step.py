@@ -58,7 +58,7 @@ class Step:
     step = tf.convert_to_tensor(model.optimizer.iterations)
     batch = setup.batch(images, labels, step)
     data_loss = functools.partial(self.data_loss, model)
-    made = setup.passes(batch, step, data_loss)
+    made = setup.passes(batch, step, data_loss, model.optimizer)
     with tf.GradientTape() as tape:
       outputs, losses, penalties = self._run(
         model, made, labels, weights, batch

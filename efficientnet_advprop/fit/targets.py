@@ -84,7 +84,9 @@ def read(labels: Any, loss: Any) -> dict[str, Any]:
 
 
 def attack_loss(
-  loss: Any, data_loss: Callable[[Any, Any], tf.Tensor]
+  loss: Any,
+  data_loss: Callable[[Any, Any], tf.Tensor],
+  scale: Optional[tf.Tensor] = None,
 ) -> attacks.LossFn:
   """Returns the loss that the attack raises or lowers.
 
@@ -94,6 +96,8 @@ def attack_loss(
   Args:
     loss: as given to `compile`.
     data_loss: maps labels and outputs to the compiled loss.
+    scale: factor of the mean over images, for networks that compute in float16;
+      None where its size does not matter.
 
   Returns:
     A function of labels, as from `read`, and outputs.
@@ -103,10 +107,11 @@ def attack_loss(
   def loss_fn(labels: Any, outputs: Any) -> tf.Tensor:
     if classes is not None and outputs.shape.rank == 2:
       logits = _logits(outputs, classes)
-      return tf.reduce_sum(losses.cross_entropy(labels, logits))
+      each = losses.cross_entropy(labels, logits)
+      return tf.reduce_sum(each) if scale is None else tf.reduce_mean(each)
     return data_loss(labels, outputs)
 
-  return loss_fn
+  return loss_fn if scale is None else attacks.scaled_loss(scale, loss_fn)
 
 
 def check_target(loss: Any, target: str, labels: Any) -> None:

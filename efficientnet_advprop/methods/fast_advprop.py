@@ -22,7 +22,7 @@ asked for.
 """
 
 from collections.abc import Sequence
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import tensorflow as tf
 
@@ -42,6 +42,7 @@ def of_part(
   config: config_lib.Config,
   parts: int,
   penalty: Callable[[], tf.Tensor],
+  loss_scale: Optional[tf.Tensor] = None,
 ) -> passes.Result:
   """Computes the losses and gradients of a part of the global batch.
 
@@ -52,6 +53,8 @@ def of_part(
     config: the run.
     parts: number of equally large parts of the global batch.
     penalty: computes the weight penalty of the whole batch.
+    loss_scale: what losses are multiplied by before gradients are taken, and
+      the factor of the gradients that are returned. None: 1.
 
   Returns:
     Losses of the total, the clean, the noise and the adversarial pass, and the
@@ -64,6 +67,11 @@ def of_part(
   num_clean = clean['label'].shape[0] * parts
   num_others = others['label'].shape[0] * parts
   weight = train.auxiliary_weight
+  shared = num_clean + 2 * weight * num_others
+
+  def scaled(loss: tf.Tensor) -> tf.Tensor:
+    # Sums over images become as large as the means that other methods scale.
+    return loss if loss_scale is None else loss * (loss_scale / shared)
 
   def sum_of_losses(images: tf.Tensor, labels: tf.Tensor, **mode: Any) -> Any:
     logits = network(images, training=True, **mode)
@@ -82,8 +90,9 @@ def of_part(
   with tf.GradientTape() as tape:
     tape.watch(noisy)
     noise_loss = sum_of_losses(noisy, labels, domain=_DOMAIN, seed=seeds)
+    scaled_loss = scaled(noise_loss)
   pixel_gradient, *noise_gradients = tape.gradient(
-    noise_loss, [noisy, *variables]
+    scaled_loss, [noisy, *variables]
   )
   step = attack.step_size * attacks.PIXEL_LEVEL
   adversarial = tf.clip_by_value(
@@ -111,13 +120,15 @@ def of_part(
       domain=config_lib.MAIN_DOMAIN,
       seed=clean['seed'],
     )
-    sums = clean_loss + weight * adversarial_loss
+    sums = scaled(clean_loss + weight * adversarial_loss)
   gradients = tape.gradient(sums, variables)
   with tf.GradientTape() as tape:
     penalty_loss = penalty() / parts
-  penalties = tape.gradient(penalty_loss, variables)
+    scaled_loss = penalty_loss
+    if loss_scale is not None:
+      scaled_loss = penalty_loss * loss_scale
+  penalties = tape.gradient(scaled_loss, variables)
 
-  shared = num_clean + 2 * weight * num_others
   counts = _image_counts(network, num_clean, 2 * weight * num_others)
   updates = []
   for variable, own, mid, decay in zip(
@@ -127,6 +138,8 @@ def of_part(
     terms += [weight * mid] if mid is not None else []
     # Like the authors, without the images that a norm did not see.
     factor = train.loss_weight / counts.get(id(variable), shared)
+    if loss_scale is not None:
+      factor *= shared
     gradient = factor * tf.add_n(terms) if terms else tf.zeros_like(variable)
     updates.append(gradient if decay is None else gradient + decay)
   total = clean_loss + weight * (noise_loss + adversarial_loss)

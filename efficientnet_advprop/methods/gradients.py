@@ -1,7 +1,7 @@
 """The losses and gradients of a part of the global batch, for every method."""
 
 from collections.abc import Sequence
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import tensorflow as tf
 
@@ -27,6 +27,7 @@ def of_part(
   step: tf.Tensor,
   parts: int = 1,
   penalty: Callable[[], tf.Tensor] = lambda: tf.constant(0.0),
+  loss_scale: Optional[tf.Tensor] = None,
 ) -> passes.Result:
   """Computes the losses and gradients of a part of the global batch.
 
@@ -37,19 +38,30 @@ def of_part(
     step: number of updates that were made before, a scalar.
     parts: number of equally large parts of the global batch.
     penalty: computes the weight penalty of the whole batch.
+    loss_scale: what losses are multiplied by before gradients are taken, of
+      pixels, too, so that they do not become 0 in float16; a scalar. None: 1.
 
   Returns:
-    The sums over this part, divided by the size of the global batch.
+    The sums over this part, divided by the size of the global batch. The
+    gradients, but not the losses, are `loss_scale` times as large.
   """
   with normalization.group_scope(config.train.norm_groups):
     if config.train.method == 'fast_advprop':
       # It takes gradients while it makes its passes.
-      return fast_advprop.of_part(network, batch, config, parts, penalty)
+      return fast_advprop.of_part(
+        network, batch, config, parts, penalty, loss_scale
+      )
     method = paper.METHODS[config.train.method]
-    made = method(network, batch, config, step)
     variables = network.trainable_variables
     size = batch['label'].shape[0] * parts
-    return of_passes(network, made, variables, config, size, parts, penalty)
+    attacked = network
+    if loss_scale is not None:
+      # The attack's loss is a sum over images, that of training their mean.
+      attacked = passes.ScaledAttack(network, loss_scale / size)
+    made = method(attacked, batch, config, step)
+    return of_passes(
+      network, made, variables, config, size, parts, penalty, loss_scale
+    )
 
 
 def of_passes(
@@ -60,6 +72,7 @@ def of_passes(
   size: int,
   parts: int,
   penalty: Callable[[], tf.Tensor],
+  loss_scale: Optional[tf.Tensor] = None,
 ) -> passes.Result:
   """Computes the losses of passes, their weighted sum and its gradients.
 
@@ -71,6 +84,7 @@ def of_passes(
     size: number of images in the global batch.
     parts: number of parts of the global batch.
     penalty: computes the weight penalty of the whole batch.
+    loss_scale: see `of_part`.
 
   Returns:
     The sums over the passes, divided by `size`. A pass may hold each image of
@@ -87,5 +101,6 @@ def of_passes(
       own.append(tf.reduce_sum(loss) / size)
     weighted = [part.weight * loss for part, loss in zip(made, own)]
     total = config.train.loss_weight * tf.add_n(weighted) + penalty() / parts
-  gradients = tape.gradient(total, variables)
+    scaled = total if loss_scale is None else total * loss_scale
+  gradients = tape.gradient(scaled, variables)
   return passes.Result(tf.stack([total, *own]), gradients)

@@ -5,7 +5,7 @@ TensorFlow, but neither the trainer nor a version of Keras.
 """
 
 from collections.abc import Mapping
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import tensorflow as tf
 
@@ -48,6 +48,24 @@ class Result(NamedTuple):
   # own losses, not weighted.
   losses: tf.Tensor
   gradients: list[tf.Tensor]  # one for each trainable variable
+
+
+class ScaledAttack:
+  """A network whose attack raises, or lowers, a multiple of the loss.
+
+  Attributes:
+    attack_options: see `Network`.
+  """
+
+  def __init__(self, network: Network, scale: tf.Tensor):
+    """Keeps the network, and the factor of the sum of its images' losses."""
+    self._network = network
+    options = getattr(network, 'attack_options', {})
+    loss_fn = attacks.scaled_loss(scale, options.get('loss_fn'))
+    self.attack_options = {**options, 'loss_fn': loss_fn}
+
+  def __call__(self, *args: Any, **kwargs: Any) -> tf.Tensor:
+    return self._network(*args, **kwargs)
 
 
 def labels_of(batch: Batch) -> tf.Tensor:

@@ -7,20 +7,20 @@ from typing import Any
 
 import tensorflow as tf
 
+# The number of the first update in `decay`, as in the official code, which
+# reads the step after the update. Runs of earlier versions count from 0.
+FIRST_UPDATE = 1
 
-def decay(step: tf.Tensor, limit: float) -> tf.Tensor:
-  """Computes min(limit, (1 + step) / (10 + step)).
 
-  NOTE: the official code reads the step after the update, so that its average
-  begins with 2/11 where this one begins with 1/10. The value stays, so that
-  older runs resume to the same bits.
+def decay(update_number: tf.Tensor, limit: float) -> tf.Tensor:
+  """Computes min(limit, (1 + n) / (10 + n)) for the number n of an update.
 
   Args:
-    step: number of updates before this one, a scalar.
-    limit: the decay after many steps, in [0, 1).
+    update_number: counted from `FIRST_UPDATE`, a scalar.
+    limit: the decay after many updates, in [0, 1).
   """
-  step = tf.cast(step, tf.float32)
-  return tf.minimum(limit, (1 + step) / (10 + step))
+  number = tf.cast(update_number, tf.float32)
+  return tf.minimum(limit, (1 + number) / (10 + number))
 
 
 def update(

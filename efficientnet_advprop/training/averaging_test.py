@@ -17,11 +17,12 @@ def _model(domains=('adversarial',)):
 
 
 @pytest.mark.parametrize(
-  'step, decay', [(0, 0.1), (1, 2 / 11), (990, 0.991), (10**6, 0.9999)]
+  'update, decay', [(0, 2 / 11), (1, 3 / 12), (989, 0.991), (10**6, 0.9999)]
 )
-def test_the_average_follows_quickly_at_first(step, decay):
-  value = averaging.decay(tf.constant(step), 0.9999)
-  assert float(value) == pytest.approx(decay, rel=1e-5)
+def test_the_average_follows_quickly_at_first(update, decay):
+  """As the official code, which reads the step after the update."""
+  number = tf.constant(update) + averaging.FIRST_UPDATE
+  assert float(averaging.decay(number, 0.9999)) == pytest.approx(decay, 1e-5)
 
 
 @pytest.mark.parametrize('replicas', [1, 2])

@@ -8,26 +8,43 @@ from efficientnet_advprop.base import errors
 from efficientnet_advprop.training import finite
 
 
-def _first_bad(values):
+def _sums(values, skipped=None, scales=None):
   """As the host loop has it: over the steps' losses, inside a tf.function."""
 
   @tf.function
   def loop(values):
-    found, bad = tf.constant(-1), tf.zeros([2])
+    sums = finite.no_sums(2)
     for index in tf.range(tf.shape(values)[0]):
-      found, bad = finite.first_bad(values[index], index, found, bad)
-    return found, bad
+      scaling = () if skipped is None else (skipped, scales)
+      scaling = [tf.constant(each)[index] for each in scaling]
+      sums = finite.with_step(sums, values[index], index, *scaling)
+    return sums
 
-  found, bad = loop(tf.constant(values, tf.float32))
-  return int(found), bad.numpy()
+  return loop(tf.constant(values, tf.float32))
 
 
 def test_the_first_bad_step_is_remembered():
   nan, inf = math.nan, math.inf
-  found, bad = _first_bad([[1, 2], [3, inf], [nan, nan]])
-  assert found == 1
-  np.testing.assert_array_equal(bad, [3, inf])
-  assert _first_bad([[1, 2], [3, 4]])[0] == -1
+  sums = _sums([[1, 2], [3, inf], [nan, nan]])
+  assert int(sums.found) == 1
+  np.testing.assert_array_equal(sums.bad, [3, inf])
+  sums = _sums([[1, 2], [3, 5]])
+  assert int(sums.found) == -1
+  assert finite.means(sums) == [2.0, 3.5]
+
+
+def test_steps_that_float16_skips_are_counted_and_left_out_of_means():
+  """The gradients of the second step overflow, and the loss of the third."""
+  values = [[1, 2], [3, 5], [math.inf, 0]]
+  sums = _sums(values, [0.0, 1.0, 1.0], [8.0, 8.0, 4.0])
+  assert int(sums.found) == -1 and float(sums.skipped) == 2
+  assert finite.means(sums) == [2.0, 3.5]
+  sums = _sums(values, [0.0, 1.0, 1.0], [2.0, 2.0, 1.0])
+  assert int(sums.found) == 2
+  assert math.isnan(finite.means(_sums(values[2:], [1.0], [8.0]))[0])
+  line = str(finite.error(3, {'loss': math.inf}, 0.1, 0, is_scaled=True))
+  assert 'gradients of the loss without a scale not finite' in line
+  assert 'train.precision=mixed_bfloat16' in line
 
 
 @pytest.mark.parametrize(

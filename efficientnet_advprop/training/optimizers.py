@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.layers import normalization
+from efficientnet_advprop.training import precision
 from efficientnet_advprop.training import schedules
 
 
@@ -43,7 +44,13 @@ class TensorFlow1RMSprop(tf.keras.optimizers.RMSprop):
 def create_optimizer(
   config: config_lib.Config, model: tf.keras.Model
 ) -> tf.keras.optimizers.Optimizer:
-  """Creates the optimizer of a run and its variables for those of `model`."""
+  """Creates the optimizer of a run and its variables for those of `model`.
+
+  With mixed_float16 it also keeps the scale of the loss; see `precision`.
+
+  Raises:
+    ConfigError: the strategy has no mixed_float16.
+  """
   train = config.train
   schedule = schedules.learning_rate(config)
   # Keras clips after the gradients of all replicas are summed.
@@ -63,6 +70,8 @@ def create_optimizer(
     )
   # Before any restoring, so that the ones never overwrite a checkpoint.
   optimizer.build(model.trainable_variables)
+  if train.precision == 'mixed_float16':
+    return precision.scaling(optimizer, tf.distribute.get_strategy())
   return optimizer
 
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 import json
+import math
 import os
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from absl import logging
 import tensorflow as tf
@@ -85,7 +86,7 @@ class Reporter:
     }
     if self._writes:
       with tf.io.gfile.GFile(self._path, 'a') as file:
-        file.write(json.dumps(values) + '\n')
+        file.write(json.dumps(_without_nan(values)) + '\n')
     write_scalars(self._writer, step, {**metrics, **speed}, 'train')
     logging.info('%s', self._line(step, metrics, **speed))
 
@@ -105,13 +106,19 @@ class Reporter:
       for name, value in metrics.items()
       if name.endswith('_loss')
     )
+    scaling = ''
+    if metrics.get('skipped_steps'):
+      scaling = (
+        f'  {metrics["skipped_steps"]} skipped, loss scale'
+        f' {metrics["loss_scale"]:.0f}'
+      )
     wait = ''
     if input_wait >= _NAMED_WAIT:
       wait = f'  {100 * input_wait:.0f}% waiting for input'
     return (
       f'step {step}/{self._config.train_steps}'
       f'  epoch {step / self._config.steps_per_epoch:.1f}'
-      f'  loss {metrics["loss"]:.3f} ({losses})'
+      f'  loss {metrics["loss"]:.3f} ({losses}){scaling}'
       f'  {images_per_second:.0f} images/s{wait}'
       f'{self._left(step)}'
     )
@@ -135,6 +142,11 @@ class Reporter:
       + evaluations * self._seconds['evaluate']
     )
     return f'  {progress.format_seconds(left)} left'
+
+
+def _without_nan(values: Mapping[str, float]) -> dict[str, Optional[float]]:
+  """Replaces NaN, which JSON does not have, by null."""
+  return {k: None if math.isnan(v) else v for k, v in values.items()}
 
 
 def write_scalars(

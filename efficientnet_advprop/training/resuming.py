@@ -1,4 +1,4 @@
-"""Records how a run was made: replica count and settings of every stretch.
+"""Records how a run was made: replicas, rules, and settings of every stretch.
 
 Nothing is recorded before the first step is made, so that a command that fails
 leaves the files of a run as they were.
@@ -17,6 +17,11 @@ from efficientnet_advprop.base import files
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.data import ordering
 from efficientnet_advprop.data import records
+from efficientnet_advprop.training import averaging
+
+# In `layout.json`: how the average counts updates. Runs of earlier versions do
+# not have it.
+_FIRST_UPDATE = 'first_update'
 
 
 def record_settings(
@@ -55,9 +60,23 @@ def _same(path: str, config: config_lib.Config) -> bool:
 
 
 def record_layout(context: tf.distribute.InputContext, model_dir: str) -> None:
-  """Writes the replica count with which a new run begins."""
+  """Writes the replica count with which a new run begins, and its rules."""
   path = os.path.join(model_dir, paths.LAYOUT)
-  files.write_json(path, _layout(context))
+  rules = {_FIRST_UPDATE: averaging.FIRST_UPDATE}
+  files.write_json(path, {**_layout(context), **rules})
+
+
+def first_update(model_dir: str, step: int) -> int:
+  """Returns how the average of a run counts updates; see `averaging.decay`.
+
+  Args:
+    model_dir: of the run.
+    step: from which it resumes. A run of an earlier version keeps its rule, so
+      that it resumes to the same bits.
+  """
+  if not step:
+    return averaging.FIRST_UPDATE
+  return _read_layout(model_dir).get(_FIRST_UPDATE, 0)
 
 
 def check_layout(
@@ -74,13 +93,10 @@ def check_layout(
   Raises:
     ConfigError: it does; names both layouts and the reason.
   """
-  path = os.path.join(model_dir, paths.LAYOUT)
-  if not tf.io.gfile.exists(path):
-    return  # A run of an earlier version.
-  with tf.io.gfile.GFile(path) as file:
-    began = json.load(file)
   here = _layout(context)
-  if here == began:
+  saved = _read_layout(model_dir)
+  began = {key: saved[key] for key in here if key in saved}
+  if not saved or here == began:
     return
   reason = _obstacle(config, source, began, here)
   if reason:
@@ -96,6 +112,15 @@ def check_layout(
     _describe(began),
     _describe(here),
   )
+
+
+def _read_layout(model_dir: str) -> dict[str, int]:
+  """Reads `layout.json`; nothing where an early version did not write it."""
+  path = os.path.join(model_dir, paths.LAYOUT)
+  if not tf.io.gfile.exists(path):
+    return {}
+  with tf.io.gfile.GFile(path) as file:
+    return json.load(file)
 
 
 def _layout(context: tf.distribute.InputContext) -> dict[str, int]:

@@ -50,6 +50,17 @@ def test_another_place_is_said(tmp_path, caplog):
   assert 'began on 1 replica(s) of 1 host(s) and resumes on 4' in text
 
 
+def test_the_average_of_an_older_run_keeps_its_rule(tmp_path):
+  """Its layout.json says nothing of it, or is not there."""
+  assert resuming.first_update(str(tmp_path), 0) == 1
+  assert resuming.first_update(str(tmp_path), 40) == 0
+  path = tmp_path / 'layout.json'
+  path.write_text('{"replicas": 1, "hosts": 1}')
+  assert resuming.first_update(str(tmp_path), 40) == 0
+  resuming.record_layout(_context(1, 1), str(tmp_path))
+  assert resuming.first_update(str(tmp_path), 40) == 1
+
+
 @pytest.mark.parametrize(
   'here, override, reason',
   [

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 import functools
 import os
 import time
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, Optional
 
 from absl import logging
 import numpy as np
@@ -28,6 +28,7 @@ from efficientnet_advprop.training import boundaries
 from efficientnet_advprop.training import finite
 from efficientnet_advprop.training import input_watch
 from efficientnet_advprop.training import optimizers
+from efficientnet_advprop.training import precision
 from efficientnet_advprop.training import reporting
 from efficientnet_advprop.training import resuming
 from efficientnet_advprop.training import schedules
@@ -38,14 +39,6 @@ from efficientnet_advprop.weights import transfer
 
 # Evaluates the network after a step; returns its scores by their names.
 Evaluate = Callable[[int], Mapping[str, float]]
-
-
-class _Sums(NamedTuple):
-  """What the steps of an interval leave; the next ones of it add to it."""
-
-  losses: tf.Tensor  # float32 [1 + passes], summed over the steps
-  found: tf.Tensor  # index of the first step with losses that are not finite
-  bad: tf.Tensor  # its losses, float32 [1 + passes]
 
 
 class Trainer:
@@ -85,7 +78,8 @@ class Trainer:
     tf.keras.utils.set_random_seed(config.train.seed)
     with strategy.scope():
       self.model = self._create_model()
-      self.average = self._create_model()
+      with precision.policy(config.train.evaluation_precision):
+        self.average = self._create_model()
       self.optimizer = optimizers.create_optimizer(config, self.model)
     checkpoint = tf.train.Checkpoint(
       model=self.model, ema=self.average, optimizer=self.optimizer
@@ -95,6 +89,7 @@ class Trainer:
       os.path.join(model_dir, paths.CHECKPOINTS),
       config.train.keep_checkpoints,
       self.is_chief,
+      precision.reader(checkpoint),
     )
     self.restored = self._manager.restore()
     if self.restored is None:
@@ -103,6 +98,7 @@ class Trainer:
       for shadow, variable in zip(self.average.variables, self.model.variables):
         shadow.assign(variable)
     self._last_saved = self.step
+    self._first_update = resuming.first_update(model_dir, self.step)
     self._best: Optional[best_lib.Best] = None
     if config.train.keep_best:
       self._best = best_lib.Best(config, checkpoint, model_dir, self.is_chief)
@@ -194,7 +190,7 @@ class Trainer:
 
     def dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
       self._context = context
-      if self.restored:
+      if step:
         resuming.check_layout(config, source, context, self.model_dir)
       return pipeline.train_dataset(
         config, source, step, context, config.two_views
@@ -208,7 +204,7 @@ class Trainer:
     if not self.is_chief:
       return
     tf.io.gfile.makedirs(self.model_dir)
-    if not self.restored:
+    if not step:
       assert self._context is not None
       resuming.record_layout(self._context, self.model_dir)
     resuming.record_settings(self.config, self.model_dir, step)
@@ -274,13 +270,18 @@ class Trainer:
 
     return bool(count(tf.constant(float(requested))) > 0)
 
-  def _compile_steps(self) -> Callable[..., _Sums]:
+  def _compile_steps(self) -> Callable[..., finite.Sums]:
     """Returns the host loop: steps on all replicas, summing their losses."""
     strategy, config = self.strategy, self.config
 
     def replica_step(batch: passes.Batch) -> tf.Tensor:
       return step_lib.train_step(
-        self.model, self.average, self.optimizer, batch, config
+        self.model,
+        self.average,
+        self.optimizer,
+        batch,
+        config,
+        self._first_update,
       )
 
     if self.execution.step:
@@ -288,25 +289,31 @@ class Trainer:
 
     @tf.function
     def run_steps(
-      iterator: Any, first: tf.Tensor, end: tf.Tensor, sums: _Sums
-    ) -> _Sums:
-      totals, found, bad = sums
+      iterator: Any, first: tf.Tensor, end: tf.Tensor, sums: finite.Sums
+    ) -> finite.Sums:
       for index in tf.range(first, end):
-        batch = self._watch.next(iterator, totals)
+        batch = self._watch.next(iterator, sums.losses)
+        scale = precision.loss_scale(self.optimizer)
         losses = strategy.run(replica_step, args=(batch,))
         losses = strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
-        found, bad = finite.first_bad(losses, index, found, bad)
-        totals += losses
-      return _Sums(totals, found, bad)
+        skipped = None
+        if scale is not None:
+          losses, skipped = losses[:-1], losses[-1]
+        sums = finite.with_step(sums, losses, index, skipped, scale)
+      return sums
 
     return run_steps
 
   def _interval(
-    self, run_steps: Callable[..., _Sums], iterator: Any, start: int, end: int
+    self,
+    run_steps: Callable[..., finite.Sums],
+    iterator: Any,
+    start: int,
+    end: int,
   ) -> tuple[dict[str, float], reporting.Timing]:
     """Runs steps `start` to `end`; returns their mean losses and the time."""
-    zeros = tf.zeros([1 + len(gradients.loss_names(self.config))])
-    sums = _Sums(zeros, tf.constant(-1), zeros)
+    names = 'loss', *gradients.loss_names(self.config)
+    sums = finite.no_sums(len(names))
     done, timing = 0, None
     if not self._began:
       # The first step separately: it compiles, and proves that the data and
@@ -324,27 +331,29 @@ class Trainer:
         run_steps, iterator, start, done, end - start, sums
       )
     assert timing is not None
-    names = 'loss', *gradients.loss_names(self.config)
-    means = (sums.losses.numpy() / (end - start)).tolist()
-    metrics = dict(zip(names, means))
+    metrics = dict(zip(names, finite.means(sums)))
     schedule = schedules.learning_rate(self.config)
     metrics['learning_rate'] = float(schedule(tf.constant(end - 1)))
+    scale = precision.loss_scale(self.optimizer)
+    if scale is not None:
+      metrics['loss_scale'] = float(scale.numpy())
+      metrics['skipped_steps'] = int(sums.skipped.numpy())
     return metrics, timing
 
   def _run(
     self,
-    run_steps: Callable[..., _Sums],
+    run_steps: Callable[..., finite.Sums],
     iterator: Any,
     start: int,
     first: int,
     end: int,
-    sums: _Sums,
-  ) -> tuple[_Sums, reporting.Timing]:
+    sums: finite.Sums,
+  ) -> tuple[finite.Sums, reporting.Timing]:
     """Runs steps `first` to `end` of the interval that begins at `start`.
 
     Raises:
       DataError: a record cannot be used.
-      TrainingError: losses are not finite.
+      TrainingError: losses, or in float16 gradients, are not finite.
     """
     began = time.monotonic()
     with bad_records.data_errors():
@@ -357,7 +366,9 @@ class Trainer:
       names = 'loss', *gradients.loss_names(self.config)
       losses = dict(zip(names, sums.bad.numpy().tolist()))
       rate = float(schedules.learning_rate(self.config)(tf.constant(step)))
-      raise finite.error(step + 1, losses, rate, self._last_saved)
+      is_scaled = precision.is_scaling(self.optimizer)
+      saved = self._last_saved
+      raise finite.error(step + 1, losses, rate, saved, is_scaled)
     compiles = not self._began
     return sums, reporting.Timing(end - first, seconds, waited, compiles)
 

@@ -144,6 +144,39 @@ def test_the_time_left_hears_of_saves_and_evaluations(monkeypatch, tmp_path):
     assert 0 <= seconds - {'save': 0.02, 'evaluate': 0.04}[what] < 2
 
 
+def test_the_first_update_of_the_average_is_the_official_one(tmp_path):
+  """2/11 of what the run began with; 1/10 in runs of earlier versions."""
+  for first_update, left in ((None, 2 / 11), (0, 1 / 10)):
+    config = _config('train.epochs=0.0064', 'train.learning_rate=1')
+    model_dir = tmp_path / str(first_update)
+    trainer = trainer_lib.Trainer(config, _ONE, str(model_dir))
+    if first_update is not None:
+      trainer._first_update = first_update
+    kernels = trainer.model.stem.kernel, trainer.average.stem.kernel
+    before = kernels[0].numpy()
+    trainer.train()
+    after, average = (kernel.numpy() for kernel in kernels)
+    expected = left * before + (1 - left) * after
+    np.testing.assert_allclose(average, expected, atol=1e-6)
+    assert np.abs(after - before).max() > 1e-3
+
+
+@pytest.mark.once
+def test_a_run_of_an_earlier_version_keeps_its_average(whole, tmp_path):
+  """Such a run has no word about the average in its layout.json."""
+  old = trainer_lib.Trainer(_config(), _ONE, str(tmp_path / 'old'))
+  old._first_update = 0
+  old.train()
+  (tmp_path / 'old' / 'layout.json').write_text('{"replicas": 1, "hosts": 1}')
+  _cut(tmp_path / 'old', tmp_path / 'cut', 2)
+  resumed = trainer_lib.Trainer(_config(), _ONE, str(tmp_path / 'cut'))
+  resumed.train()
+  _assert_same(_state(resumed), _state(old))
+  new, _, _ = whole
+  kernels = [run.average.stem.kernel.numpy() for run in (new, old)]
+  assert (kernels[0] != kernels[1]).any()
+
+
 def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(whole, tmp_path):
   trainer, model_dir, _ = whole
   first = trainer_lib.Trainer(_config(), _ONE, str(tmp_path))
@@ -314,6 +347,48 @@ def test_every_kind_of_method_trains_and_resumes(
   assert lines == _metrics(tmp_path / 'whole') and len(lines) == 3
   found = [key for key in lines[0] if key.endswith('_loss')]
   assert found == [f'{name}_loss' for name in losses]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('replicas', [1, 2])
+def test_float16_skips_steps_counts_them_and_resumes_to_the_same_bits(
+  tmp_path, two_replicas, replicas
+):
+  """The first steps overflow, so that the scale falls before the cut."""
+  strategy = two_replicas if replicas == 2 else _ONE
+  config = _config(
+    'train.precision=mixed_float16', 'train.accumulation_steps=2'
+  )
+  whole = trainer_lib.Trainer(config, strategy, str(tmp_path / 'whole'))
+  # So large that some steps overflow for certain.
+  whole.optimizer._loss_scale.current_loss_scale.assign(2.0**34)
+  whole.train()
+  lines = _metrics(tmp_path / 'whole')
+  assert lines[0]['skipped_steps'] == 2
+  assert lines[0]['loss_scale'] == 2.0**32
+  assert [line['step'] for line in lines] == [2, 4, 6]
+  _cut(tmp_path / 'whole', tmp_path / 'cut', 2)
+  resumed = trainer_lib.Trainer(config, strategy, str(tmp_path / 'cut'))
+  assert resumed.step == 2
+  assert float(resumed.optimizer.loss_scale) == 2.0**32
+  resumed.train()
+  _assert_same(_state(resumed), _state(whole))
+  assert _metrics(tmp_path / 'cut') == lines
+  scales = [run.optimizer.loss_scale.numpy() for run in (resumed, whole)]
+  assert scales[0] == scales[1]
+  assert whole.average.stem.compute_dtype == 'float32'
+
+
+@pytest.mark.slow
+def test_float16_ends_when_no_scale_helps(tmp_path):
+  config = _config('train.precision=mixed_float16', 'train.loss_weight=1000')
+  trainer = trainer_lib.Trainer(config, _ONE, str(tmp_path))
+  trainer.optimizer._loss_scale.current_loss_scale.assign(1.0)
+  kernel = trainer.model.classifier.kernel
+  kernel.assign(kernel * 1e6)
+  cause = _cause(trainer)
+  assert cause.startswith('step 1: gradients of the loss without a scale not')
+  assert 'train.precision=mixed_bfloat16' in cause
 
 
 def test_a_mixture_s_loss_is_the_sum_over_both_halves():

@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import tempfile
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from absl import logging
 import numpy as np
@@ -62,6 +62,7 @@ class CheckpointManager:
     directory: str,
     keep: int,
     writes: bool = True,
+    reader: Optional[Callable[[str], tf.train.Checkpoint]] = None,
   ):
     """Creates the manager, and the directory if it is not there.
 
@@ -72,9 +73,12 @@ class CheckpointManager:
       writes: whether this process is the one that writes them. All workers of a
         strategy must save, as statistics are averaged over them; the files of
         the others are thrown away.
+      reader: maps the path of a file to what restores it; None is `checkpoint`
+        for all files.
     """
     self._checkpoint = checkpoint
     self._directory = directory
+    self._reader = reader or (lambda path: checkpoint)
     self._manager = None
     if writes:
       _remove_broken_state_file(directory)
@@ -112,7 +116,7 @@ class CheckpointManager:
     paths = checkpoint_paths(self._directory)
     for path in paths:
       try:
-        self._checkpoint.restore(path).assert_consumed()
+        self._reader(path).restore(path).assert_consumed()
         return path
       except _DAMAGE as error:
         logging.warning('Cannot read %s: %s', path, errors.first_line(error))
