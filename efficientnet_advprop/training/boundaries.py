@@ -27,13 +27,17 @@ def is_evaluated(step: int, config: config_lib.Config) -> bool:
 
 
 def saves_left(step: int, config: config_lib.Config) -> int:
-  """Returns how many checkpoints follow those up to `step`."""
-  return _left(step, _save_steps(config), config)
+  """Returns how many checkpoints follow those up to `step`.
+
+  An evaluation is always made after a checkpoint.
+  """
+  due = _due(step, _save_steps(config), config)
+  return len(due | _due(step, _evaluation_steps(config), config))
 
 
 def evaluations_left(step: int, config: config_lib.Config) -> int:
   """Returns how many evaluations follow those up to `step`."""
-  return _left(step, _evaluation_steps(config), config)
+  return len(_due(step, _evaluation_steps(config), config))
 
 
 def _save_steps(config: config_lib.Config) -> float:
@@ -51,10 +55,15 @@ def _is_due(step: int, every: float, config: config_lib.Config) -> bool:
   return step == config.train_steps or step // every > previous // every
 
 
-def _left(step: int, every: float, config: config_lib.Config) -> int:
-  """Counts the boundaries after `step` at which something is due."""
-  if step >= config.train_steps:
-    return 0
-  # Several multiples of `every` in one interval count once.
-  every = max(every, config.train.log_steps)
-  return math.ceil(config.train_steps / every) - int(step // every)
+def _due(step: int, every: float, config: config_lib.Config) -> set[int]:
+  """Returns the boundaries after `step` at which something is due."""
+  last, log_steps = config.train_steps, config.train.log_steps
+  if step >= last:
+    return set()
+  every = max(every, log_steps)  # One interval holds no two of them.
+  multiples = (
+    number * every
+    for number in range(int(step // every) + 1, int(last // every) + 1)
+  )
+  ends = {math.ceil(multiple / log_steps) * log_steps for multiple in multiples}
+  return {min(end, last) for end in ends} | {last}

@@ -31,14 +31,13 @@ def test_what_is_due_comes_at_the_end_of_its_interval():
 
 
 @pytest.mark.parametrize('every', [1, 20, 35, 50, 149, 1000])
-def test_what_is_left_is_counted(every):
-  config = _config(epochs=3, checkpoint_steps=every)
+@pytest.mark.parametrize('eval_epochs', [0.1, 1.1, 2, 10])
+def test_what_is_left_is_counted(every, eval_epochs):
+  """A checkpoint is made at every evaluation, too."""
+  config = _config(epochs=3, checkpoint_steps=every, eval_epochs=eval_epochs)
   for step in (0, *_boundaries(config)):
-    left = [
-      s
-      for s in _boundaries(config)
-      if s > step and boundaries.is_saved(s, config)
-    ]
-    # A multiple just behind a boundary may count one interval early.
-    assert abs(boundaries.saves_left(step, config) - len(left)) <= 1
-  assert boundaries.saves_left(config.train_steps, config) == 0
+    later = [s for s in _boundaries(config) if s > step]
+    evaluated = {s for s in later if boundaries.is_evaluated(s, config)}
+    saved = {s for s in later if boundaries.is_saved(s, config)}
+    assert boundaries.evaluations_left(step, config) == len(evaluated)
+    assert boundaries.saves_left(step, config) == len(saved | evaluated)
