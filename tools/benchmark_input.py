@@ -10,10 +10,15 @@ because absolute rates drift. The last line is JSON:
   ceiling_over_official      official time / decoding our crop and nothing else
   two_views                  time of the plain and the augmented view from one
                              decode / time of the plain view alone
+  decoding_share             time of decoding our crop / ours, JPEG to augmented
+                             image
+  free_augmentation_over_official
+                             official time / ours without augmentation
 
-Larger is better for the first three, smaller for the last. No input path that
-decodes by TensorFlow's JPEG kernel can pass the ceiling. The file
-tools/measuring/input_peers.py describes the peers.
+Larger is better for the first three. No input path that decodes by TensorFlow's
+JPEG kernel can pass the ceiling, and none that resizes by its kernel as well
+passes the last figure. The file tools/measuring/input_peers.py describes the
+peers.
 
 --pictures names the images: `photographs`, crops of the two photographs that
 come with scikit-learn (an optional install) as JPEGs of 500 x 400 pixels;
