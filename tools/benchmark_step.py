@@ -14,7 +14,7 @@ The last line is JSON, in which smaller values are better:
                                       first image size
   evaluation_SIZE                     CPU time of an evaluation step / that of
                                       the bare network on the same images
-  first_step_pgd5                     seconds of tracing, compiling and running,
+  first_step_pgd1, first_step_pgd5    seconds of tracing, compiling and running,
                                       in a new process, at the first image size
   memory_pgd7_over_pgd1               ratio of the peaks of memory, resident or
                                       of the GPU, in new processes, at the first
