@@ -7,6 +7,7 @@ speed of these networks on a CPU, or a slow kernel of a library.
 
 from collections.abc import Sequence
 import functools
+import math
 from typing import Any, Callable
 
 import tensorflow as tf
@@ -20,19 +21,42 @@ _MOST_COPIED_ROWS = 32
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-  """Compiles a function by XLA, once for every shape of its arguments."""
-  compiled = tf.function(function, jit_compile=True, autograph=False)
+  """Compiles a function by XLA, once for every shape of its arguments.
+
+  It is traced without shapes, once for all layers, because TensorFlow takes
+  longer to trace some of these functions than XLA to compile them. So what it
+  returns has no static shape.
+  """
   traces: dict[Any, Callable[..., Any]] = {}
 
   @functools.wraps(function)
-  def run(*arguments: tf.Tensor) -> Any:
-    key = tuple((tuple(each.shape), each.dtype) for each in arguments)
+  def run(*arguments: tf.Tensor, **settings: int) -> Any:
+    specs = [
+      tf.TensorSpec([None] * each.shape.rank, each.dtype) for each in arguments
+    ]
+    key = (*specs, *settings.items())
     if key not in traces:
-      # Called itself, it would log warnings about tracing many shapes.
-      traces[key] = compiled.get_concrete_function(*arguments)
+      compiled = tf.function(
+        functools.partial(function, **settings),
+        jit_compile=True,
+        autograph=False,
+      )
+      traces[key] = compiled.get_concrete_function(*specs)
     return traces[key](*arguments)
 
   return run
+
+
+def _with_shape(shape: Any, *values: tf.Tensor) -> Any:
+  """Gives values, or a single one, their static shape."""
+  for value in values:
+    value.set_shape(shape)
+  return values if len(values) > 1 else values[0]
+
+
+def _parts(count: int) -> int:
+  """Returns into how many parts `_rows` and `_image_rows` divide a count."""
+  return next(n for n in range(_MOST_ROWS, 0, -1) if count % n == 0)
 
 
 def normalized_swish(
@@ -53,9 +77,12 @@ def normalized_swish(
     Outputs like `inputs`; the batch's mean and biased variance, float32
     [channels], which carry no gradient.
   """
-  count = float(inputs.shape.num_elements() // inputs.shape[-1])
+  rows, channels = math.prod(inputs.shape[:-1]), inputs.shape[-1]
+  count, parts = float(rows), _parts(rows)
   # Outside of `run`, whose outputs TensorFlow would give gradients of zeros.
-  mean, variance = _moments(tf.stop_gradient(inputs))
+  mean, variance = _with_shape(
+    [channels], *_moments(tf.stop_gradient(inputs), parts=parts)
+  )
 
   @tf.custom_gradient
   def run(inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Any:
@@ -64,14 +91,18 @@ def normalized_swish(
     affine = mean, scale, beta
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
-      sums, products = _swish_sums(inputs, upstream, *affine)
+      sums, products = _with_shape(
+        [channels], *_swish_sums(inputs, upstream, *affine, parts=parts)
+      )
       slope = scale * inverse**2 * products / count
       towards_inputs = _swish_gradient(
         inputs, upstream, *affine, slope, scale * sums / count
       )
+      towards_inputs = _with_shape(inputs.shape, towards_inputs)
       return towards_inputs, inverse * products, sums
 
-    return _affine_swish(inputs, *affine), gradient
+    outputs = _affine_swish(inputs, *affine)
+    return _with_shape(inputs.shape, outputs), gradient
 
   return run(inputs, gamma, beta), mean, variance
 
@@ -127,10 +158,14 @@ def gated(
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
       towards_means, *others = tape.gradient(
-        gates, (means, *weights), _gate_sums(inputs, upstream)
+        gates,
+        (means, *weights),
+        _with_shape(
+          gates.shape, _gate_sums(inputs, upstream, parts=_parts(pixels))
+        ),
       )
       towards_inputs = _gate_gradient(upstream, gates, towards_means / pixels)
-      return towards_inputs, *others
+      return _with_shape(inputs.shape, towards_inputs), *others
 
     shaped = tf.reshape(gates, [batch, 1, 1, channels])
     return inputs * shaped, gradient
@@ -246,16 +281,17 @@ def _kernel_gradient_of_low_maps(
   )
 
 
-def _split(x: tf.Tensor, axis_size: int, leading: list[int]) -> list[tf.Tensor]:
-  """Float32 [*leading, rows, channels] parts, whose sum has the same sum."""
-  parts = next(n for n in range(_MOST_ROWS, 0, -1) if axis_size % n == 0)
-  shape = [*leading, parts, axis_size // parts, x.shape[-1]]
-  x = tf.cast(tf.reshape(x, shape), tf.float32)
-  return tf.unstack(x, axis=len(leading))
+def _rows(x: tf.Tensor, parts: int) -> list[tf.Tensor]:
+  """Float32 [rows / parts, channels] parts, whose sum has the same sum."""
+  x = tf.reshape(x, [parts, -1, tf.shape(x)[-1]])
+  return tf.unstack(tf.cast(x, tf.float32))
 
 
-def _rows(x: tf.Tensor) -> list[tf.Tensor]:
-  return _split(x, x.shape.num_elements() // x.shape[-1], [])
+def _image_rows(x: tf.Tensor, parts: int) -> list[tf.Tensor]:
+  """The same of each image, float32 [batch, pixels / parts, channels]."""
+  shape = tf.shape(x)
+  x = tf.reshape(x, [shape[0], parts, -1, shape[-1]])
+  return tf.unstack(tf.cast(x, tf.float32), axis=1)
 
 
 def _sum_pairs(
@@ -270,14 +306,15 @@ def _sum_pairs(
 
 
 @_compiled
-def _moments(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _moments(x: tf.Tensor, parts: int) -> tuple[tf.Tensor, tf.Tensor]:
   """Mean and biased variance of each channel."""
-  count = x.shape.num_elements() // x.shape[-1]
+  channels = tf.shape(x)[-1]
+  count = tf.cast(tf.size(x) // channels, tf.float32)
   # Relative to a value near the mean, squares do not cancel.
-  start = tf.cast(tf.reshape(x, [count, x.shape[-1]])[:8], tf.float32)
+  start = tf.cast(tf.reshape(x, [-1, channels])[:8], tf.float32)
   start = tf.reduce_mean(start, 0)
-  parts = [part - start for part in _rows(x)]
-  sums, squares = _sum_pairs(parts, [part * part for part in parts])
+  rows = [row - start for row in _rows(x, parts)]
+  sums, squares = _sum_pairs(rows, [row * row for row in rows])
   mean = sums / count
   return start + mean, tf.maximum(squares / count - mean * mean, 0.0)
 
@@ -325,16 +362,17 @@ def _swish_sums(
   mean: tf.Tensor,
   scale: tf.Tensor,
   offset: tf.Tensor,
+  parts: int,
 ) -> tuple[tf.Tensor, tf.Tensor]:
   """Sums of d and of d * (x - mean).
 
   Here d is the gradient towards (x - mean) * scale + offset, before a swish.
   """
-  rows = [row - mean for row in _rows(x)]
+  rows = [row - mean for row in _rows(x, parts)]
   scale, offset = 0.5 * scale, 0.5 * offset
   first = [
     _twice_towards(row * scale + offset, gradient)
-    for row, gradient in zip(rows, _rows(upstream))
+    for row, gradient in zip(rows, _rows(upstream, parts))
   ]
   sums, products = _sum_pairs(first, [d * row for d, row in zip(first, rows)])
   return 0.5 * sums, 0.5 * products
@@ -360,14 +398,10 @@ def _swish_gradient(
 
 
 @_compiled
-def _gate_sums(x: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
+def _gate_sums(x: tf.Tensor, upstream: tf.Tensor, parts: int) -> tf.Tensor:
   """Sums of x * upstream over each image, [batch, channels]."""
-  batch, height, width, _ = x.shape
-  parts = zip(
-    _split(x, height * width, [batch]),
-    _split(upstream, height * width, [batch]),
-  )
-  sums = tf.reduce_sum(tf.add_n([a * b for a, b in parts]), 1)
+  pairs = zip(_image_rows(x, parts), _image_rows(upstream, parts))
+  sums = tf.reduce_sum(tf.add_n([a * b for a, b in pairs]), 1)
   return tf.cast(sums, x.dtype)
 
 
@@ -376,5 +410,5 @@ def _gate_gradient(
   upstream: tf.Tensor, gates: tf.Tensor, constant: tf.Tensor
 ) -> tf.Tensor:
   """Upstream * gates + constant, the same all over an image."""
-  shape = [gates.shape[0], 1, 1, gates.shape[1]]
-  return upstream * tf.reshape(gates, shape) + tf.reshape(constant, shape)
+  places = (slice(None), tf.newaxis, tf.newaxis)
+  return upstream * gates[places] + constant[places]
