@@ -15,26 +15,28 @@ from efficientnet_advprop.base.errors import ConfigError as ConfigError
 from efficientnet_advprop.config import fields
 from efficientnet_advprop.config import recipes
 from efficientnet_advprop.config.architectures import MODEL_NAMES as MODEL_NAMES
+from efficientnet_advprop.config.attack import AttackConfig as AttackConfig
+from efficientnet_advprop.config.attack import (
+  EvalAttackConfig as EvalAttackConfig,
+)
+from efficientnet_advprop.config.data import DataConfig as DataConfig
+from efficientnet_advprop.config.evaluation import (
+  IMAGENET_SETS as IMAGENET_SETS,
+)
+from efficientnet_advprop.config.evaluation import TEST_KINDS as TEST_KINDS
+from efficientnet_advprop.config.evaluation import EvalConfig as EvalConfig
+from efficientnet_advprop.config.evaluation import ExportConfig as ExportConfig
+from efficientnet_advprop.config.evaluation import (
+  NamedTestConfig as NamedTestConfig,
+)
 from efficientnet_advprop.config.fields import check_choice as check_choice
 from efficientnet_advprop.config.fields import nearest as nearest
 from efficientnet_advprop.config.methods import MAIN_DOMAIN as MAIN_DOMAIN
 from efficientnet_advprop.config.methods import METHODS as METHODS
-from efficientnet_advprop.config.sections import IMAGENET_SETS as IMAGENET_SETS
-from efficientnet_advprop.config.sections import TEST_KINDS as TEST_KINDS
-from efficientnet_advprop.config.sections import AttackConfig as AttackConfig
+from efficientnet_advprop.config.network import ModelConfig as ModelConfig
 from efficientnet_advprop.config.sections import Config as Config
-from efficientnet_advprop.config.sections import DataConfig as DataConfig
-from efficientnet_advprop.config.sections import DomainConfig as DomainConfig
-from efficientnet_advprop.config.sections import (
-  EvalAttackConfig as EvalAttackConfig,
-)
-from efficientnet_advprop.config.sections import EvalConfig as EvalConfig
-from efficientnet_advprop.config.sections import ExportConfig as ExportConfig
-from efficientnet_advprop.config.sections import ModelConfig as ModelConfig
-from efficientnet_advprop.config.sections import (
-  NamedTestConfig as NamedTestConfig,
-)
-from efficientnet_advprop.config.sections import TrainConfig as TrainConfig
+from efficientnet_advprop.config.training import DomainConfig as DomainConfig
+from efficientnet_advprop.config.training import TrainConfig as TrainConfig
 
 
 def to_dict(config: Any) -> dict:

@@ -24,9 +24,8 @@ line that names the key, the value and what is allowed.
 
 "Source" says where the paper (AdvProp, Xie et al., 2020) or the official code
 (EfficientNet in the TPU models of TensorFlow) has the default; it is empty
-where neither has such a setting. This page is written by
-`tools/write_settings.py` from `efficientnet_advprop/config/sections.py`: run
-the tool after a change there.
+where neither has such a setting. `tools/write_settings.py` writes this page
+from the sections in `efficientnet_advprop/config/`; run it after a change.
 """
 Field = tuple[str, str, str, str, str]  # The cells of a row.
 
