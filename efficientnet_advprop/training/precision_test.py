@@ -310,4 +310,4 @@ def test_the_attack_of_float16_is_as_strong_as_float32_s(trained):
   assert scaled_gain == pytest.approx(gain, rel=0.02) and gain > 0.1
   weak_zeros, weak_gain = found[1.0]
   assert weak_zeros > zeros + 0.1
-  assert weak_gain < 0.85 * gain
+  assert weak_gain < 0.95 * gain
