@@ -93,8 +93,7 @@ def _read_counted(
   found = tf.data.TFRecordDataset(path, buffer_size=_READ_BUFFER_BYTES)
   lost = tf.data.Dataset.from_tensor_slices([UNREADABLE]).repeat()
   # TensorFlow gives up a file at the first damaged record.
-  data = found.ignore_errors().concatenate(lost).skip(skip)
-  return tf.data.Dataset.zip((tf.data.Dataset.range(count), data))
+  return found.ignore_errors().concatenate(lost).skip(skip).take(count)
 
 
 def _read_uncounted(path: tf.Tensor, size: tf.Tensor) -> tf.data.Dataset:
@@ -110,7 +109,13 @@ def _read_uncounted(path: tf.Tensor, size: tf.Tensor) -> tf.data.Dataset:
   data = found.ignore_errors().concatenate(end)
   data = data.scan(tf.constant(0, tf.int64), add_size)
   data = data.filter(lambda _, read: read != size)
-  return data.map(lambda data, _: data).enumerate()
+  return data.map(lambda data, _: data)
+
+
+def _repeated(value: tf.Tensor) -> tf.data.Dataset:
+  """Yields a scalar without end."""
+  # Dataset.from_tensors would keep op determinism from reading in parallel.
+  return tf.data.Dataset.from_tensor_slices(value[tf.newaxis]).repeat()
 
 
 def read(source: Source, indices: tf.data.Dataset) -> tf.data.Dataset:
@@ -145,15 +150,17 @@ def read(source: Source, indices: tf.data.Dataset) -> tf.data.Dataset:
   def read_file(index: tf.Tensor) -> tf.data.Dataset:
     file, skip = files[index], skips[index]
     if source.counts is None:
-      data = _read_uncounted(file, sizes[index])
+      data, last = _read_uncounted(file, sizes[index]), tf.int64.max
     else:
-      data = _read_counted(file, skip, counts[index])
-    return data.map(
-      lambda i, data: {
-        'file': file,
-        'record': skip + i,
+      count = counts[index]
+      data, last = _read_counted(file, skip, count), skip + count
+    # No function joins them: to call one takes longer than to read a record.
+    return tf.data.Dataset.zip(
+      {
+        'file': _repeated(file),
+        'record': tf.data.Dataset.range(skip, last),
         'data': data,
-        'label': none,
+        'label': _repeated(none),
       }
     )
 
@@ -177,7 +184,7 @@ def number(source: Source, indices: tf.data.Dataset) -> tf.data.Dataset:
   def number_file(index: tf.Tensor) -> tf.data.Dataset:
     first = firsts[index]
     numbers = tf.data.Dataset.range(first, first + counts[index])
-    return numbers.map(lambda value: {'number': value})
+    return tf.data.Dataset.zip({'number': numbers})
 
   return _taking_turns(source, indices, number_file)
 
