@@ -124,17 +124,17 @@ def set_determinism(wanted: Optional[bool]) -> bool:
 
 def describe(strategy: tf.distribute.Strategy, execution: Execution) -> str:
   """Returns a line with the devices and how the run executes on them."""
-  count = strategy.num_replicas_in_sync
-  name = device_name(device_type(strategy))
+  count, kind = strategy.num_replicas_in_sync, device_type(strategy)
+  name = device_name(kind)
   devices = f'{count} x {name}' if count > 1 else name
   parts = ['no compilation by XLA']
-  if device_type(strategy) == 'TPU':
+  if kind == 'TPU':
     parts = ['all compiled by XLA']
   elif execution.step:
     parts = ['the whole step compiled by XLA']
   elif execution.layers:
     parts = ['fused layers compiled by XLA']
-  if device_type(strategy) == 'GPU':
+  if kind == 'GPU':
     grows = os.environ.get(_GROWTH, 'true').lower() == 'true'
     parts.append(f'memory {"grows as needed" if grows else "taken at once"}')
     parts.append(f'allocator {os.environ.get(_ALLOCATOR, "BFC")}')

@@ -72,6 +72,11 @@ def test_log_lines_are_plain():
     assert re.fullmatch(rf'\d\d:\d\d:\d\d  {text}', formatter.format(record))
 
 
+def _run(code):
+  command = [sys.executable, '-c', code]
+  return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
 def test_tensorflow_logs_a_line_once():
   code = (
     'from absl import flags\n'
@@ -81,9 +86,7 @@ def test_tensorflow_logs_a_line_once():
     "  tf.get_logger().warning('one replica')\n"
     "program.run('tool', main, flags.FLAGS)\n"
   )
-  done = subprocess.run(
-    [sys.executable, '-c', code], capture_output=True, text=True, check=False
-  )
+  done = _run(code)
   lines = [line for line in done.stderr.splitlines() if 'one replica' in line]
   assert [line.split('  ', 1)[1] for line in lines] == ['warning: one replica']
 
@@ -97,9 +100,7 @@ def test_a_user_error_ends_the_command_in_one_line():
     "  raise errors.DataError('x: cut short')\n"
     "program.run('tool', main, flags.FLAGS)\n"
   )
-  done = subprocess.run(
-    [sys.executable, '-c', code], capture_output=True, text=True, check=False
-  )
+  done = _run(code)
   assert done.returncode == 2
   assert done.stderr.splitlines()[-1] == 'tool: x: cut short'
   assert 'Traceback' not in done.stderr
