@@ -19,7 +19,8 @@ oneDNN's convolutions, which `efficientnet_advprop/__init__.py` switches on,
 concern CPUs only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
 import os
 import platform
 from typing import Any, NamedTuple, Optional
@@ -74,6 +75,29 @@ def for_evaluation(
 ) -> Execution:
   """Chooses for a network that does not train: `none` holds here, too."""
   return choose(strategy, 'none' if setting == 'none' else None)
+
+
+@contextlib.contextmanager
+def graphs_as_traced() -> Iterator[None]:
+  """Leaves out TensorFlow's graph optimizer.
+
+  On CPUs it takes a quarter of the time up to the first training step, and
+  makes no step faster that was measured (docs/results/performance.md). This
+  context is for training steps: evaluation is 5 to 9% faster with the
+  optimizer. A function must be called within the context each time, or never,
+  because TensorFlow prepares it again for other options.
+
+  Yields:
+    Nothing.
+  """
+  name = 'disable_meta_optimizer'
+  before = tf.config.optimizer.get_experimental_options().get(name, False)
+  set_options = tf.config.optimizer.set_experimental_options
+  set_options({name: True})
+  try:
+    yield
+  finally:
+    set_options({name: before})
 
 
 def device_type(strategy: tf.distribute.Strategy) -> str:

@@ -128,6 +128,17 @@ def test_what_is_compiled_changes_rounding_alone(tmp_path):
       np.testing.assert_allclose(actual, expected, rtol=2e-4, atol=2e-4)
 
 
+def test_graphs_are_optimized_again_after_training():
+  def is_off():
+    options = tf.config.optimizer.get_experimental_options()
+    return options.get('disable_meta_optimizer', False)
+
+  with pytest.raises(KeyError), execution.graphs_as_traced():
+    assert is_off()
+    raise KeyError
+  assert not is_off()
+
+
 @pytest.mark.parametrize(
   'gpus, wanted, expected',
   [

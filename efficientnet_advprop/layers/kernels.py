@@ -6,11 +6,12 @@ speed of these networks on a CPU, or a slow kernel of a library.
 """
 
 from collections.abc import Sequence
-import functools
 import math
 from typing import Any, Callable
 
 import tensorflow as tf
+
+from efficientnet_advprop.layers import compilation
 
 # Rows that are added up one by one, in code without a loop, before a reduction.
 # XLA reduces a matrix to its columns' sums slowly, but adds up fast.
@@ -18,33 +19,6 @@ _MOST_ROWS = 16
 
 # Inputs taller than this are not copied for the sake of a faster kernel.
 _MOST_COPIED_ROWS = 32
-
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-  """Compiles a function by XLA, once for every shape of its arguments.
-
-  It is traced without shapes, once for all layers, because TensorFlow takes
-  longer to trace some of these functions than XLA to compile them. So what it
-  returns has no static shape.
-  """
-  traces: dict[Any, Callable[..., Any]] = {}
-
-  @functools.wraps(function)
-  def run(*arguments: tf.Tensor, **settings: int) -> Any:
-    specs = [
-      tf.TensorSpec([None] * each.shape.rank, each.dtype) for each in arguments
-    ]
-    key = (*specs, *settings.items())
-    if key not in traces:
-      compiled = tf.function(
-        functools.partial(function, **settings),
-        jit_compile=True,
-        autograph=False,
-      )
-      traces[key] = compiled.get_concrete_function(*specs)
-    return traces[key](*arguments)
-
-  return run
 
 
 def _with_shape(shape: Any, *values: tf.Tensor) -> Any:
@@ -94,7 +68,7 @@ def normalized_swish(
       sums, products = _with_shape(
         [channels], *_swish_sums(inputs, upstream, *affine, parts=parts)
       )
-      slope = scale * inverse**2 * products / count
+      slope = scale * inverse * inverse * products / count
       towards_inputs = _swish_gradient(
         inputs, upstream, *affine, slope, scale * sums / count
       )
@@ -305,7 +279,7 @@ def _sum_pairs(
   return tf.math.real(pairs), tf.math.imag(pairs)
 
 
-@_compiled
+@compilation.compiled
 def _moments(x: tf.Tensor, parts: int) -> tuple[tf.Tensor, tf.Tensor]:
   """Mean and biased variance of each channel."""
   channels = tf.shape(x)[-1]
@@ -319,7 +293,7 @@ def _moments(x: tf.Tensor, parts: int) -> tuple[tf.Tensor, tf.Tensor]:
   return start + mean, tf.maximum(squares / count - mean * mean, 0.0)
 
 
-@_compiled
+@compilation.compiled
 def _affine_swish(
   x: tf.Tensor, mean: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor
 ) -> tf.Tensor:
@@ -344,18 +318,18 @@ def _twice_towards(half: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
   return upstream * ((one + gate) * (one + half * (one - gate)))
 
 
-@_compiled
+@compilation.compiled
 def _row_swish(x: tf.Tensor) -> tf.Tensor:
   return tf.cast(_swish(0.5 * tf.cast(x, tf.float32)), x.dtype)
 
 
-@_compiled
+@compilation.compiled
 def _row_swish_gradient(x: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
   half, upstream = (0.5 * tf.cast(v, tf.float32) for v in (x, upstream))
   return tf.cast(_twice_towards(half, upstream), x.dtype)
 
 
-@_compiled
+@compilation.compiled
 def _swish_sums(
   x: tf.Tensor,
   upstream: tf.Tensor,
@@ -378,7 +352,7 @@ def _swish_sums(
   return 0.5 * sums, 0.5 * products
 
 
-@_compiled
+@compilation.compiled
 def _swish_gradient(
   x: tf.Tensor,
   upstream: tf.Tensor,
@@ -397,7 +371,7 @@ def _swish_gradient(
   return tf.cast(twice * half_scale - centred * slope - constant, x.dtype)
 
 
-@_compiled
+@compilation.compiled
 def _gate_sums(x: tf.Tensor, upstream: tf.Tensor, parts: int) -> tf.Tensor:
   """Sums of x * upstream over each image, [batch, channels]."""
   pairs = zip(_image_rows(x, parts), _image_rows(upstream, parts))
@@ -405,7 +379,7 @@ def _gate_sums(x: tf.Tensor, upstream: tf.Tensor, parts: int) -> tf.Tensor:
   return tf.cast(sums, x.dtype)
 
 
-@_compiled
+@compilation.compiled
 def _gate_gradient(
   upstream: tf.Tensor, gates: tf.Tensor, constant: tf.Tensor
 ) -> tf.Tensor:

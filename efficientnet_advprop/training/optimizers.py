@@ -22,6 +22,11 @@ class TensorFlow1RMSprop(tf.keras.optimizers.RMSprop):
   def build(self, var_list: list[tf.Variable]) -> None:
     is_new = not hasattr(self, '_velocities')
     super().build(var_list)
+    # As tensors they are in a graph once, as numbers once for each variable.
+    self._constants = {
+      name: tf.constant(getattr(self, name))
+      for name in ('rho', 'momentum', 'epsilon')
+    }
     if not is_new:
       return  # Keras calls again with the first gradients, after a restore.
     for mean_square in self._velocities:
@@ -34,10 +39,8 @@ class TensorFlow1RMSprop(tf.keras.optimizers.RMSprop):
       ms=self._velocities[index].handle,
       mom=self._momentums[index].handle,
       lr=tf.cast(self.learning_rate, variable.dtype),
-      rho=self.rho,
-      momentum=self.momentum,
-      epsilon=self.epsilon,
       grad=gradient,
+      **self._constants,
     )
 
 

@@ -1,17 +1,44 @@
 """One update of the network and of its moving average."""
 
+from collections.abc import Iterator
+import contextlib
 from typing import Optional
 
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import devices
+from efficientnet_advprop import execution as execution_lib
 from efficientnet_advprop import losses as losses_lib
+from efficientnet_advprop.layers import compilation
 from efficientnet_advprop.methods import gradients as gradients_lib
 from efficientnet_advprop.methods import passes
 from efficientnet_advprop.training import averaging
 from efficientnet_advprop.training import optimizers
 from efficientnet_advprop.training import precision
+
+
+@contextlib.contextmanager
+def running(
+  execution: execution_lib.Execution, is_first: bool
+) -> Iterator[None]:
+  """Makes the first step come sooner on a CPU whose layers XLA compiles.
+
+  All calls of a function that contains `train_step` belong within it.
+
+  Args:
+    execution: that of the network that trains.
+    is_first: whether the step is yet to be traced.
+
+  Yields:
+    Nothing.
+  """
+  with contextlib.ExitStack() as contexts:
+    if execution.layers and not tf.config.list_physical_devices('GPU'):
+      contexts.enter_context(execution_lib.graphs_as_traced())
+      if is_first:
+        contexts.enter_context(compilation.compiling_ahead())
+    yield
 
 
 # AutoGraph would take seconds to rewrite this plain Python.

@@ -356,7 +356,8 @@ class Trainer:
       TrainingError: losses, or in float16 gradients, are not finite.
     """
     began = time.monotonic()
-    with bad_records.data_errors():
+    running = step_lib.running(self.execution, is_first=not self._began)
+    with bad_records.data_errors(), running:
       sums = run_steps(iterator, tf.constant(first), tf.constant(end), sums)
       found = int(sums.found.numpy())
     seconds = time.monotonic() - began

@@ -85,13 +85,14 @@ def random_batch(size: int, batch_size: int) -> dict[str, tf.Tensor]:
 def our_step(config: config_lib.Config, batch: dict[str, tf.Tensor]) -> Step:
   """Returns the step as training runs it on one device."""
   strategy = devices.create_strategy('one_device')
+  chosen = execution.choose(strategy, config.train.compile)
   with strategy.scope():
     model, average = (
       factory.create_model(
         config.model,
         NUM_CLASSES,
         config.auxiliary_domains,
-        compiled=execution.choose(strategy, config.train.compile).layers,
+        compiled=chosen.layers,
         rematerialized=config.train.rematerialize,
       )
       for _ in range(2)
@@ -103,7 +104,15 @@ def our_step(config: config_lib.Config, batch: dict[str, tf.Tensor]) -> Step:
     arguments = model, average, optimizer, batch, config
     return strategy.run(step_lib.train_step, args=arguments)
 
-  return step
+  is_first = True
+
+  def run() -> tf.Tensor:
+    nonlocal is_first
+    with step_lib.running(chosen, is_first):
+      is_first = False
+      return step()
+
+  return run
 
 
 def plain_step(model_name: str, size: int, batch: dict[str, tf.Tensor]) -> Step:
