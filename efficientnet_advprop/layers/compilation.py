@@ -21,7 +21,7 @@ class _Ahead:
   def __init__(self, threads: int):
     self._pool = futures.ThreadPoolExecutor(threads)
     self._known: set[Any] = set()
-    self._graphs: dict[Any, Callable[..., Any]] = {}
+    self._graphs: dict[Any, Any] = {}
     self._lock = threading.Lock()
 
   def start(self, trace: Any, arguments: tuple[tf.Tensor, ...]) -> None:
@@ -39,11 +39,11 @@ class _Ahead:
       # XLA's cache is shared among the calls from graphs, not those from
       # Python.
       if trace.name not in self._graphs:
-        self._graphs[trace.name] = tf.function(
-          lambda *arguments: trace(*arguments),
-          trace.structured_input_signature[0],
-          autograph=False,
+        graph = tf.function(
+          lambda *arguments: trace(*arguments), autograph=False
         )
+        specs = trace.structured_input_signature[0]
+        self._graphs[trace.name] = graph.get_concrete_function(*specs)
     values = [tf.zeros(shape, kind) for shape, kind in zip(shapes, types)]
     self._graphs[trace.name](*values)
 
@@ -96,7 +96,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
   traces: dict[Any, Any] = {}
 
   @functools.wraps(function)
-  def run(*arguments: tf.Tensor, **settings: int) -> Any:
+  def run(*arguments: tf.Tensor, **settings: float) -> Any:
     specs = [
       tf.TensorSpec([None] * each.shape.rank, each.dtype) for each in arguments
     ]

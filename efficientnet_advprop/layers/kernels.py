@@ -52,7 +52,8 @@ def normalized_swish(
     [channels], which carry no gradient.
   """
   rows, channels = math.prod(inputs.shape[:-1]), inputs.shape[-1]
-  count, parts = float(rows), _parts(rows)
+  parts = _parts(rows)
+  gamma, beta = map(tf.convert_to_tensor, (gamma, beta))  # From variables.
   # Outside of `run`, whose outputs TensorFlow would give gradients of zeros.
   mean, variance = _with_shape(
     [channels], *_moments(tf.stop_gradient(inputs), parts=parts)
@@ -60,22 +61,20 @@ def normalized_swish(
 
   @tf.custom_gradient
   def run(inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Any:
-    inverse = tf.math.rsqrt(variance + epsilon)
-    scale = gamma * inverse
-    affine = mean, scale, beta
+    norm = mean, variance, gamma, beta
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
-      sums, products = _with_shape(
-        [channels], *_swish_sums(inputs, upstream, *affine, parts=parts)
+      towards_beta, towards_gamma = _with_shape(
+        [channels],
+        *_swish_sums(inputs, upstream, *norm, parts=parts, epsilon=epsilon),
       )
-      slope = scale * inverse * inverse * products / count
       towards_inputs = _swish_gradient(
-        inputs, upstream, *affine, slope, scale * sums / count
+        inputs, upstream, *norm, towards_beta, towards_gamma, epsilon=epsilon
       )
       towards_inputs = _with_shape(inputs.shape, towards_inputs)
-      return towards_inputs, inverse * products, sums
+      return towards_inputs, towards_gamma, towards_beta
 
-    outputs = _affine_swish(inputs, *affine)
+    outputs = _normalize_swish(inputs, *norm, epsilon=epsilon)
     return _with_shape(inputs.shape, outputs), gradient
 
   return run(inputs, gamma, beta), mean, variance
@@ -138,7 +137,7 @@ def gated(
           gates.shape, _gate_sums(inputs, upstream, parts=_parts(pixels))
         ),
       )
-      towards_inputs = _gate_gradient(upstream, gates, towards_means / pixels)
+      towards_inputs = _gate_gradient(upstream, gates, towards_means)
       return _with_shape(inputs.shape, towards_inputs), *others
 
     shaped = tf.reshape(gates, [batch, 1, 1, channels])
@@ -294,10 +293,17 @@ def _moments(x: tf.Tensor, parts: int) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 @compilation.compiled
-def _affine_swish(
-  x: tf.Tensor, mean: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor
+def _normalize_swish(
+  x: tf.Tensor,
+  mean: tf.Tensor,
+  variance: tf.Tensor,
+  gamma: tf.Tensor,
+  beta: tf.Tensor,
+  epsilon: float,
 ) -> tf.Tensor:
-  z = (tf.cast(x, tf.float32) - mean) * scale + offset
+  """Swish of the normalized inputs."""
+  scale = gamma * tf.math.rsqrt(variance + epsilon)
+  z = (tf.cast(x, tf.float32) - mean) * scale + beta
   return tf.cast(_swish(0.5 * z), x.dtype)
 
 
@@ -334,22 +340,26 @@ def _swish_sums(
   x: tf.Tensor,
   upstream: tf.Tensor,
   mean: tf.Tensor,
-  scale: tf.Tensor,
-  offset: tf.Tensor,
+  variance: tf.Tensor,
+  gamma: tf.Tensor,
+  beta: tf.Tensor,
   parts: int,
+  epsilon: float,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-  """Sums of d and of d * (x - mean).
+  """Gradients towards beta and gamma.
 
-  Here d is the gradient towards (x - mean) * scale + offset, before a swish.
+  With d as the gradient towards the normalized inputs, before the swish, they
+  are the sums of d, and of d * (x - mean) / deviation.
   """
   rows = [row - mean for row in _rows(x, parts)]
-  scale, offset = 0.5 * scale, 0.5 * offset
+  inverse = tf.math.rsqrt(variance + epsilon)
+  scale, offset = 0.5 * gamma * inverse, 0.5 * beta
   first = [
     _twice_towards(row * scale + offset, gradient)
     for row, gradient in zip(rows, _rows(upstream, parts))
   ]
   sums, products = _sum_pairs(first, [d * row for d, row in zip(first, rows)])
-  return 0.5 * sums, 0.5 * products
+  return 0.5 * sums, 0.5 * inverse * products
 
 
 @compilation.compiled
@@ -357,16 +367,23 @@ def _swish_gradient(
   x: tf.Tensor,
   upstream: tf.Tensor,
   mean: tf.Tensor,
-  scale: tf.Tensor,
-  offset: tf.Tensor,
-  slope: tf.Tensor,
-  constant: tf.Tensor,
+  variance: tf.Tensor,
+  gamma: tf.Tensor,
+  beta: tf.Tensor,
+  towards_beta: tf.Tensor,
+  towards_gamma: tf.Tensor,
+  epsilon: float,
 ) -> tf.Tensor:
   """Scale * d of `_swish_sums`, less what moves with the batch's moments."""
   centred = tf.cast(x, tf.float32) - mean
+  inverse = tf.math.rsqrt(variance + epsilon)
+  scale = gamma * inverse
+  count = tf.cast(tf.size(x) // tf.shape(x)[-1], tf.float32)
+  slope = scale * inverse * towards_gamma / count
+  constant = scale * towards_beta / count
   half_scale = 0.5 * scale
   twice = _twice_towards(
-    centred * half_scale + 0.5 * offset, tf.cast(upstream, tf.float32)
+    centred * half_scale + 0.5 * beta, tf.cast(upstream, tf.float32)
   )
   return tf.cast(twice * half_scale - centred * slope - constant, x.dtype)
 
@@ -381,8 +398,10 @@ def _gate_sums(x: tf.Tensor, upstream: tf.Tensor, parts: int) -> tf.Tensor:
 
 @compilation.compiled
 def _gate_gradient(
-  upstream: tf.Tensor, gates: tf.Tensor, constant: tf.Tensor
+  upstream: tf.Tensor, gates: tf.Tensor, towards_means: tf.Tensor
 ) -> tf.Tensor:
-  """Upstream * gates + constant, the same all over an image."""
+  """Upstream * gates, and each mean's gradient shared out among its pixels."""
   places = (slice(None), tf.newaxis, tf.newaxis)
+  shape = tf.shape(upstream)
+  constant = towards_means / tf.cast(shape[1] * shape[2], upstream.dtype)
   return upstream * gates[places] + constant[places]

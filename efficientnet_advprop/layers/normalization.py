@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Optional
 import tensorflow as tf
 
 from efficientnet_advprop import config
+from efficientnet_advprop.base import variables
 
 # What a norm holds for a domain.
 NORM_VARIABLES = ('gamma', 'beta', 'moving_mean', 'moving_variance')
@@ -275,8 +276,16 @@ class AuxBatchNormalization(tf.keras.layers.BatchNormalization):
       return
     norm = self.norm_of(domain)
     rate = 1 - norm.momentum
-    norm.moving_mean.assign_sub((norm.moving_mean - mean) * rate)
-    norm.moving_variance.assign_sub((norm.moving_variance - variance) * rate)
+    context = tf.distribute.get_replica_context()
+    is_alone = context is not None and context.num_replicas_in_sync == 1
+    for moving, value in (
+      (norm.moving_mean, mean),
+      (norm.moving_variance, variance),
+    ):
+      if is_alone:
+        variables.move(moving, value, rate)
+      else:
+        moving.assign_sub((moving - value) * rate)
 
   def get_config(self) -> dict[str, Any]:
     # Keras 2 leaves `synchronized` out.

@@ -7,6 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from efficientnet_advprop.base import variables
+
 # The number of the first update in `decay`, as in the official code, which
 # reads the step after the update. Runs of earlier versions count from 0.
 FIRST_UPDATE = 1
@@ -43,7 +45,7 @@ def update(
   context = tf.distribute.get_replica_context()
   if context.num_replicas_in_sync == 1:
     for shadow, variable in zip(average.variables, model.variables):
-      _move_alone(shadow, variable, rate)
+      variables.move(shadow, variables.read(variable), rate)
     return
   trainable = zip(average.trainable_variables, model.trainable_variables)
   context.merge_call(move_mirrored, args=(list(trainable),))
@@ -52,20 +54,3 @@ def update(
     average.non_trainable_variables, model.non_trainable_variables
   ):
     move(shadow, variable)
-
-
-def _move_alone(
-  shadow: tf.Variable, variable: tf.Variable, rate: tf.Tensor
-) -> None:
-  """Moves a variable that no other replica holds, to the same bits.
-
-  The operations themselves are traced several times sooner than the methods of
-  variables, which look up devices and distributions.
-  """
-  dtype = shadow.dtype.base_dtype
-  old, new = (
-    tf.raw_ops.ReadVariableOp(resource=each.handle, dtype=dtype)
-    for each in (shadow, variable)
-  )
-  delta = tf.raw_ops.Mul(x=tf.raw_ops.Sub(x=old, y=new), y=tf.cast(rate, dtype))
-  tf.raw_ops.AssignSubVariableOp(resource=shadow.handle, value=delta)
