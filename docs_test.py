@@ -496,6 +496,11 @@ def test_shown_commands_use_the_environment_of_the_quick_start():
     assert words[0].startswith('.venv') or is_set_up, f'{where}: {words}'
 
 
+def test_the_claims_of_the_readme_are_those_of_the_results():
+  claims = re.search(r'\| claim \| found.*?\n\n', _text('README.md'), re.S)
+  assert claims.group() in _text('docs/results/README.md')
+
+
 @pytest.mark.slow
 def test_the_notebook_runs_and_shows_its_outputs(monkeypatch):
   """Cell by cell, in its folder, on the embedded data set."""

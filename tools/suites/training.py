@@ -70,7 +70,8 @@ def make_run(
 
   Returns:
     Its line: cell, seed, digest, accuracies in percent, the plain accuracy
-    during training as pairs of epoch and percent, seconds, versions.
+    during training as pairs of epoch and percent, CPU seconds, versions. A run
+    that resumed counts the seconds since then, scaled to all of its steps.
   """
   config = _with_places(run, data_dir, init_checkpoint)
   began = time.process_time()
@@ -89,8 +90,10 @@ def make_run(
     curve.add(round(step / config.steps_per_epoch, 2), accuracy, seconds)
     return {k: v for k, v in result.items() if isinstance(v, float)}
 
+  first = trainer.step
   trainer.train(evaluate)
   trained = time.process_time()
+  share = 1 - first / config.train_steps or 1  # All of it was made before.
   plain = config_lib.NamedTestConfig()
   tests = {suite_lib.PLAIN_TEST: plain, **config.eval.tests}
   accuracies = {
@@ -103,7 +106,7 @@ def make_run(
     'digest': run.digest,
     'accuracies': accuracies,
     'curve': curve.points,
-    'train_cpu_seconds': round(trained - began - curve.seconds),
+    'train_cpu_seconds': round((trained - began - curve.seconds) / share),
     'test_cpu_seconds': round(time.process_time() - trained + curve.seconds),
     'tensorflow': tf.__version__,
     'python': platform.python_version(),
