@@ -8,17 +8,22 @@ import tensorflow as tf
 def move(
   variable: tf.Variable, target: tf.Tensor, rate: Union[float, tf.Tensor]
 ) -> None:
-  """Subtracts (variable - target) * rate from a variable that is not mirrored.
+  """Subtracts (variable - target) * rate from a variable.
 
-  The operations themselves are traced several times sooner than the methods of
-  variables, which look up devices and distributions; the bits are the same.
+  On a single replica it takes the operations themselves. They are traced
+  several times sooner than the methods of variables, which look up devices and
+  distributions; the bits are the same.
 
   Args:
-    variable: held by one replica alone.
+    variable: what moves.
     target: of its shape and type.
     rate: in [0, 1].
   """
   dtype = variable.dtype.base_dtype
+  context = tf.distribute.get_replica_context()
+  if context is None or context.num_replicas_in_sync > 1:
+    variable.assign_sub((variable - target) * tf.cast(rate, dtype))
+    return
   old = read(variable)
   delta = tf.raw_ops.Mul(
     x=tf.raw_ops.Sub(x=old, y=target), y=tf.cast(rate, dtype)

@@ -69,15 +69,15 @@ def compiling_ahead() -> Iterator[None]:
     Nothing.
   """
   global _ahead
-  outer, cores = _ahead, _usable_cores()
-  if cores > 1:
-    _ahead = _Ahead(min(cores - 1, _MOST_THREADS))
+  threads = min(_usable_cores() - 1, _MOST_THREADS)
+  own = _Ahead(threads) if threads else None
+  outer, _ahead = _ahead, own
   try:
     yield
   finally:
-    if _ahead is not None and _ahead is not outer:
-      _ahead.end()
     _ahead = outer
+    if own is not None:
+      own.end()
 
 
 def _usable_cores() -> int:

@@ -276,16 +276,8 @@ class AuxBatchNormalization(tf.keras.layers.BatchNormalization):
       return
     norm = self.norm_of(domain)
     rate = 1 - norm.momentum
-    context = tf.distribute.get_replica_context()
-    is_alone = context is not None and context.num_replicas_in_sync == 1
-    for moving, value in (
-      (norm.moving_mean, mean),
-      (norm.moving_variance, variance),
-    ):
-      if is_alone:
-        variables.move(moving, value, rate)
-      else:
-        moving.assign_sub((moving - value) * rate)
+    variables.move(norm.moving_mean, mean, rate)
+    variables.move(norm.moving_variance, variance, rate)
 
   def get_config(self) -> dict[str, Any]:
     # Keras 2 leaves `synchronized` out.

@@ -35,12 +35,9 @@ def update(
   """
   rate = 1 - decay
 
-  def move(shadow: tf.Variable, value: tf.Tensor) -> None:
-    shadow.assign_sub((shadow - value) * tf.cast(rate, shadow.dtype))
-
   def move_mirrored(strategy: tf.distribute.Strategy, pairs: Any) -> None:
     for shadow, variable in pairs:
-      strategy.extended.update(shadow, move, args=(variable,))
+      strategy.extended.update(shadow, variables.move, args=(variable, rate))
 
   context = tf.distribute.get_replica_context()
   if context.num_replicas_in_sync == 1:
@@ -53,4 +50,4 @@ def update(
   for shadow, variable in zip(
     average.non_trainable_variables, model.non_trainable_variables
   ):
-    move(shadow, variable)
+    variables.move(shadow, variable, rate)

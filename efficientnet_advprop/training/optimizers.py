@@ -22,13 +22,13 @@ class TensorFlow1RMSprop(tf.keras.optimizers.RMSprop):
   def build(self, var_list: list[tf.Variable]) -> None:
     is_new = not hasattr(self, '_velocities')
     super().build(var_list)
+    if not is_new:
+      return  # Keras calls again with the first gradients, after a restore.
     # As tensors they are in a graph once, as numbers once for each variable.
     self._constants = {
       name: tf.constant(getattr(self, name))
       for name in ('rho', 'momentum', 'epsilon')
     }
-    if not is_new:
-      return  # Keras calls again with the first gradients, after a restore.
     for mean_square in self._velocities:
       mean_square.assign(tf.ones_like(mean_square))
 

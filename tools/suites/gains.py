@@ -61,11 +61,12 @@ def judge(directory: str) -> list[Row]:
   Raises:
     DataError: a package is missing.
   """
+  files = {}
+  for name in {comparison.file for comparison in COMPARISONS}:
+    lines = runner.read_lines(os.path.join(directory, f'{name}.jsonl'))
+    files[name] = {(line['cell'], line['seed']): line for line in lines}
   rows = []
   for comparison in COMPARISONS:
-    path = os.path.join(directory, f'{comparison.file}.jsonl')
-    lines = runner.read_lines(path)
-    results = {(line['cell'], line['seed']): line for line in lines}
     found = {}
     for measure in MEASURES:
       terms = (
@@ -73,7 +74,7 @@ def judge(directory: str) -> list[Row]:
         suite_lib.Term(-1, comparison.rival_cell, measure),
       )
       claim = suite_lib.Claim(comparison.regime, '', terms)
-      found[measure] = verdicts_lib.judge(claim, results)
+      found[measure] = verdicts_lib.judge(claim, files[comparison.file])
     rows.append(Row(comparison, found))
   return rows
 
