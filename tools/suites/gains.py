@@ -30,6 +30,7 @@ class Comparison(NamedTuple):
 
 
 _TUNED = 'ResNet-18, width .25, 64 epochs, tuned'
+_WIDE = 'ResNet-18, width .5, 64 epochs, tuned'
 _SHORT = 'ResNet-18, width .25, 32 epochs, label'
 _LONG = 'ResNet-18, width .25, 64 epochs, label'
 _FINE = 'MobileNetV2, fine-tuned for 3 epochs'
@@ -37,6 +38,9 @@ COMPARISONS = (
   Comparison(_TUNED, SAME, 'capacity', 'advprop', 'vanilla'),
   Comparison(_TUNED, AS_MUCH, 'capacity', 'advprop', 'vanilla_long'),
   Comparison(_TUNED, DOUBLED, 'capacity', 'advprop', 'vanilla_doubled'),
+  Comparison(_WIDE, SAME, 'capacity', 'wide_advprop', 'wide_vanilla'),
+  Comparison(_WIDE, AS_MUCH, 'capacity', 'wide_advprop', 'wide_vanilla_long'),
+  Comparison(_WIDE, DOUBLED, 'capacity', 'wide_advprop', 'wide_vanilla_doubled'),
   Comparison(_FINE, SAME, 'fit', 'advprop', 'vanilla'),
   Comparison(_FINE, AS_MUCH, 'fit', 'advprop', 'long_vanilla'),
   Comparison(_SHORT, SAME, 'cifar10', 'advprop', 'vanilla'),
