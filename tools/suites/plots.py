@@ -20,14 +20,14 @@ def _axes(rows: int) -> tuple[Any, Any]:
   )
   axes = figure.add_subplot()
   axes.grid(axis='x', alpha=0.3)
-  axes.set_ylim(rows - 0.5, -0.5)
+  axes.set_ylim(max(rows, 1) - 0.5, -0.5)
   return figure, axes
 
 
 def plot_cells(
   suite: suite_lib.Suite, results: verdicts_lib.Results, path: str
 ) -> None:
-  """Draws each run's accuracies, a row for each cell.
+  """Draws each run's accuracies, a row for each cell that has been run.
 
   Args:
     suite: names the cells.
@@ -37,17 +37,18 @@ def plot_cells(
   Raises:
     DataError: a package is missing.
   """
-  figure, axes = _axes(len(suite.cells))
+  cells = [c for c in suite.cells if any(name == c for name, _ in results)]
+  figure, axes = _axes(len(cells))
   measures = dict.fromkeys(m for v in results.values() for m in v['accuracies'])
   for color, measure in enumerate(measures):
     points: list[tuple[float, int]] = []
-    for row, cell in enumerate(suite.cells):
+    for row, cell in enumerate(cells):
       values = verdicts_lib.accuracies(results, cell, measure).values()
       points += [(value, row) for value in values]
     if points:
       axes.scatter(*zip(*points), s=18, color=f'C{color}', alpha=0.6)
       axes.scatter([], [], color=f'C{color}', label=measure)
-  axes.set_yticks(range(len(suite.cells)), suite.cells)
+  axes.set_yticks(range(len(cells)), cells)
   axes.set_xlabel('top-1 accuracy, %; a dot is a seed')
   if measures:
     figure.legend(loc=_LEGEND, ncols=len(measures))
@@ -59,37 +60,37 @@ def plot_claims(
   verdicts: Sequence[Optional[verdicts_lib.Verdict]],
   path: str,
 ) -> None:
-  """Draws each claim's mean and interval, a row for each claim.
+  """Draws mean and interval of each claim that has been tested, in a row.
 
   Args:
     claims: in the order of their rows.
-    verdicts: of these claims.
+    verdicts: of these claims; None for those that have not been tested.
     path: of the PNG file.
 
   Raises:
     DataError: a package is missing.
   """
-  figure, axes = _axes(len(claims))
+  tested = [(c.text, v) for c, v in zip(claims, verdicts) if v is not None]
+  figure, axes = _axes(len(tested))
   colors = {'holds': 'C2', 'fails': 'C3', 'undecided': 'C7'}
   axes.axvline(0, color='black', linewidth=0.8)
-  for row, verdict in enumerate(verdicts):
-    if verdict is not None:
-      color = colors[verdict.word]
-      axes.plot([verdict.low, verdict.high], [row, row], color=color)
-      still = verdict.corrected_word in ('', verdict.word)
-      inside = color if still else 'white'
-      axes.plot(verdict.mean, row, 'o', color=color, markerfacecolor=inside)
+  for row, (_, verdict) in enumerate(tested):
+    color = colors[verdict.word]
+    axes.plot([verdict.low, verdict.high], [row, row], color=color)
+    still = verdict.corrected_word in ('', verdict.word)
+    inside = color if still else 'white'
+    axes.plot(verdict.mean, row, 'o', color=color, markerfacecolor=inside)
   for word, color in colors.items():
     axes.plot([], [], 'o-', color=color, label=word)
   axes.plot(
     [], [], 'o', color='black', markerfacecolor='white', label=_CORRECTED
   )
-  axes.set_yticks(range(len(claims)), [claim.text for claim in claims])
+  axes.set_yticks(range(len(tested)), [text for text, _ in tested])
   axes.tick_params(axis='y', labelsize=7)
   # Below the whole figure: long names leave the axes narrow.
   figure.supxlabel(
     'percentage points in favour: mean and 95% interval'
-    + _LETTERED * any(suite_lib.LETTER.match(claim.text) for claim in claims),
+    + _LETTERED * any(suite_lib.LETTER.match(text) for text, _ in tested),
     fontsize=9,
   )
   figure.legend(loc=_LEGEND, ncols=2)

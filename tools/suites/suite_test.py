@@ -121,7 +121,8 @@ def test_a_wrong_suite_is_named_in_one_line(tmp_path, change, message):
 
 
 @pytest.mark.parametrize(
-  'name', ['suites/demo', 'suites/cifar10', 'suites/capacity']
+  'name',
+  ['suites/demo', 'suites/cifar10', 'suites/capacity', 'suites/converged'],
 )
 def test_the_suites_of_the_project_load(name):
   suite = suite_lib.load(paths.recipe(name))
@@ -154,7 +155,12 @@ def test_the_published_lines_of_cifar10_are_of_its_cells():
 
 
 @pytest.mark.parametrize(
-  'name, prefixes', [('capacity', ('', 'wide_')), ('finetuning', ('',))]
+  'name, prefixes',
+  [
+    ('capacity', ('', 'wide_')),
+    ('converged', ('', 'wide_')),
+    ('finetuning', ('',)),
+  ],
 )
 def test_the_suites_of_the_protocol_have_both_controls(name, prefixes):
   """The longer and the doubled vanilla run, with five seeds."""
@@ -187,8 +193,6 @@ def test_the_suites_of_the_protocol_have_both_controls(name, prefixes):
   for claim in primary:
     assert all(seeds[term.cell] == 5 for term in claim.terms)
   # Choices are made on images that are neither trained nor tested on.
-  chooser = next(
-    run.config for run in suite.runs if run.cell.startswith('rate')
-  )
+  chooser = next(run.config for run in suite.runs if 'rate' in run.cell)
   assert chooser.data.eval_split == 'held_out'
   assert suite.splits['held_out'] == suite_lib.Part('train', 5000)
