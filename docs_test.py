@@ -501,6 +501,16 @@ def test_the_claims_of_the_readme_are_those_of_the_results():
   assert claims.group() in _text('docs/results/README.md')
 
 
+def test_the_first_screen_has_the_intervals_of_the_results():
+  screen = _text('README.md').split('# Use it')[0]
+  number = r'[-+]\d+\.\d'
+  found = re.findall(rf'{number} \({number} to {number}\)', screen)
+  assert len(found) >= 3
+  table = _text('docs/results/README.md')
+  for interval in found:
+    assert f'| {interval} |' in table, interval
+
+
 @pytest.mark.slow
 def test_the_notebook_runs_and_shows_its_outputs(monkeypatch):
   """Cell by cell, in its folder, on the embedded data set."""

@@ -54,7 +54,7 @@ def test_the_plot_shows_what_was_run(directory, tmp_path):
 
 
 def test_comparisons_name_cells_of_their_suites():
-  for name in ('capacity', 'cifar10'):
+  for name in ('capacity', 'converged', 'cifar10'):
     lines = runner.read_lines(str(_RESULTS / f'{name}.jsonl'))
     recipe = _ROOT / 'hparams' / 'suites' / f'{name}.yaml'
     suite = suite_lib.load(str(recipe), lines)

@@ -3,17 +3,13 @@ import re
 
 import pytest
 
+from efficientnet_advprop.base import paths
 from tools.suites import report
 from tools.suites import runner
 from tools.suites import suite as suite_lib
 from tools.suites import verdicts as verdicts_lib
 
 _ROOT = Path(__file__).parents[2]
-_SUITES = {
-  'capacity': _ROOT / 'hparams' / 'suites' / 'capacity.yaml',
-  'cifar10': _ROOT / 'hparams' / 'suites' / 'cifar10.yaml',
-  'demo': _ROOT / 'hparams' / 'suites' / 'demo.yaml',
-}
 
 
 def test_the_gain_of_the_last_fifth_is_read_from_the_curve():
@@ -34,12 +30,12 @@ def test_a_claim_that_was_not_run_says_so():
   assert table.splitlines()[-1].endswith('| not run |  |  |')
 
 
-@pytest.mark.parametrize('name', ['capacity', 'cifar10', 'demo'])
+@pytest.mark.parametrize('name', ['capacity', 'converged', 'cifar10', 'demo'])
 def test_published_reports_follow_from_their_results(name):
   """The tables of docs/results are those of the lines next to them."""
   path = _ROOT / 'docs' / 'results' / name
   lines = runner.read_lines(f'{path}.jsonl')
-  suite = suite_lib.load(str(_SUITES[name]), lines)
+  suite = suite_lib.load(paths.recipe(f'suites/{name}'), lines)
   results = runner.read_results(f'{path}.jsonl', suite)
   verdicts = verdicts_lib.judge_all(suite.claims, results)
   written = path.with_suffix('.md').read_text()
