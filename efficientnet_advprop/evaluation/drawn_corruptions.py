@@ -120,7 +120,10 @@ def frost(
   name = _TEXTURES[np.random.randint(len(_TEXTURES))]
   folder = importlib.resources.files('imagecorruptions')
   content = folder.joinpath('frost', name).read_bytes()
-  texture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+  # Typed as Any, because newer OpenCVs say that it may be None.
+  texture: Any = cv2.imdecode(
+    np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR
+  )
   if scale != 1:
     texture = cv2.resize(texture, (0, 0), fx=scale, fy=scale)
   height, width = image.shape[:2]

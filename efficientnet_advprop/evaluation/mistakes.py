@@ -124,7 +124,7 @@ def class_rows(counts: np.ndarray, names: Sequence[str]) -> list[ClassRow]:
   totals, right = counts.sum(1), counts.diagonal()
   found = [
     ClassRow(names[label], int(totals[label]), right[label] / totals[label])
-    for label in np.flatnonzero(totals)
+    for label in np.flatnonzero(totals).tolist()
   ]
   return sorted(found, key=lambda row: row.accuracy)
 
