@@ -15,12 +15,13 @@ _LEGEND = 'outside upper center'  # Dots may be anywhere in the axes.
 
 
 def _axes(rows: int) -> tuple[Any, Any]:
+  rows = max(rows, 2)  # Legend and labels leave no room for axes otherwise.
   figure = verdicts_lib.package('matplotlib.figure').Figure(
     figsize=(_WIDTH, 1.0 + 0.32 * rows), layout='constrained'
   )
   axes = figure.add_subplot()
   axes.grid(axis='x', alpha=0.3)
-  axes.set_ylim(max(rows, 1) - 0.5, -0.5)
+  axes.set_ylim(rows - 0.5, -0.5)
   return figure, axes
 
 
@@ -37,7 +38,8 @@ def plot_cells(
   Raises:
     DataError: a package is missing.
   """
-  cells = [c for c in suite.cells if any(name == c for name, _ in results)]
+  run = {cell for cell, _ in results}
+  cells = [cell for cell in suite.cells if cell in run]
   figure, axes = _axes(len(cells))
   measures = dict.fromkeys(m for v in results.values() for m in v['accuracies'])
   for color, measure in enumerate(measures):
