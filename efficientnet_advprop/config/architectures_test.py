@@ -1,13 +1,8 @@
 from pathlib import Path
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop.config import recipes
 
 _ROOT = Path(__file__).parents[2]
-
-
-def _load(*overrides):
-  return config_lib.from_dict(recipes.apply_overrides({}, overrides))
 
 
 def test_lite_recipes_are_the_published_ones():
@@ -29,4 +24,5 @@ def test_lite_recipes_are_the_published_ones():
     )
     assert model.normalization == 'lite' and config.train.method == 'vanilla'
     assert config_lib.model_config(name, {'normalization': 'advprop'})
-  assert _load('model.name=efficientnet-b0').model.normalization == 'advprop'
+  other = config_lib.model_config('efficientnet-b0', {})
+  assert other.normalization == 'advprop'

@@ -2,11 +2,6 @@ import pytest
 import yaml
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop.config import recipes
-
-
-def _load(*overrides):
-  return config_lib.from_dict(recipes.apply_overrides({}, overrides))
 
 
 @pytest.mark.parametrize(

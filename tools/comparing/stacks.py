@@ -57,7 +57,7 @@ def write(folder: str) -> None:
   base = os.path.join(folder, 'export')
   exported = export.export(_config(_STEPS), model_dir, base)
   os.rename(exported.version, os.path.join(base, 'version'))
-  values: dict[str, Any] = dict(_network_logits(model_dir))
+  values: dict[str, Any] = _network_logits(model_dir)
   values['saved_model'] = _served_logits(os.path.join(base, 'version'))
   np.savez(os.path.join(folder, 'logits.npz'), **values)
 

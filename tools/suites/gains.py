@@ -17,6 +17,7 @@ MEASURES = {
 SAME, AS_MUCH = 'as many epochs', 'as much computation'
 DOUBLED = 'as many epochs with the doubled loss'
 TWICE = 'twice as many epochs'
+
 _MARGIN = 3.0  # Of a panel around its means, in points.
 
 

@@ -1,4 +1,5 @@
 import collections
+import glob
 import os
 
 import pytest
@@ -121,11 +122,10 @@ def test_a_wrong_suite_is_named_in_one_line(tmp_path, change, message):
 
 
 @pytest.mark.parametrize(
-  'name',
-  ['suites/demo', 'suites/cifar10', 'suites/capacity', 'suites/converged'],
+  'path', sorted(glob.glob(paths.recipe('suites/*'))), ids=os.path.basename
 )
-def test_the_suites_of_the_project_load(name):
-  suite = suite_lib.load(paths.recipe(name))
+def test_the_suites_of_the_project_load(path):
+  suite = suite_lib.load(path)
   assert suite.claims and len({run.digest for run in suite.runs}) == len(
     suite.runs
   )
