@@ -41,8 +41,13 @@ class InputWatch:
       self._needed.assign_add(1 + _zero_after(done))
     batch = next(iterator)
     with tf.control_dependencies(tf.nest.flatten(batch, True)):
-      self._arrived.assign_add(1)
-    return batch
+      arrived = self._arrived.assign_add(1)
+    # The step must come after the count, which a single thread would otherwise
+    # leave for last. The batches of several replicas stay on their devices.
+    with tf.control_dependencies([arrived]):
+      return tf.nest.map_structure(
+        lambda v: tf.identity(v) if isinstance(v, tf.Tensor) else v, batch
+      )
 
   def take_waited(self) -> float:
     """Returns the seconds that steps have waited since the last call."""

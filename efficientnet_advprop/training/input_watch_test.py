@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 import time
 
 import tensorflow as tf
@@ -60,3 +63,45 @@ def test_the_counts_are_the_host_s_and_need_no_finite_loss():
   for value in (1.0, float('nan'), float('inf')):
     run(iterator, tf.constant([0.0, value]))
   assert watch._needed.numpy() == watch._arrived.numpy() == 3
+
+
+_ONE_THREAD = """
+from efficientnet_advprop.training import input_watch
+import tensorflow as tf
+import time
+
+watch = input_watch.InputWatch()
+total = tf.Variable(tf.zeros([1000, 1000]))
+
+@tf.function
+def run(iterator, steps):
+  done = tf.constant(0.0)
+  for _ in tf.range(steps):
+    image = tf.fill([1000, 1000], watch.next(iterator, done))
+    for _ in range(10):
+      image = tf.linalg.matmul(image, image)
+    total.assign_add(image)
+    done = total[0, 0]
+
+batches = tf.data.Dataset.range(100).map(lambda n: tf.zeros([])).prefetch(9)
+iterator = iter(batches)
+run(iterator, 1)
+began = time.monotonic()
+with watch.reporting():
+  run(iterator, 10)
+print(watch.take_waited() / (time.monotonic() - began))
+"""
+
+
+def test_one_thread_does_not_take_its_own_work_for_a_wait(tmp_path):
+  script = tmp_path / 'script.py'  # AutoGraph needs a file.
+  script.write_text(_ONE_THREAD)
+  threads = {'TF_NUM_INTEROP_THREADS': '1', 'TF_NUM_INTRAOP_THREADS': '1'}
+  share = subprocess.run(
+    [sys.executable, str(script)],
+    env={**os.environ, **threads, 'PYTHONPATH': os.getcwd()},
+    check=True,
+    capture_output=True,
+    text=True,
+  ).stdout
+  assert float(share) < 0.3
