@@ -7,19 +7,8 @@ import tensorflow as tf
 
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.data import bad_records
-from efficientnet_advprop.data import pipeline
-from efficientnet_advprop.data import sources
+from efficientnet_advprop.testing import reading
 from efficientnet_advprop.testing import tiny_data
-
-
-def _training(config, *args, **options):
-  source = sources.find(config.data, config.data.train_split)
-  return pipeline.train_dataset(config, source, *args, **options)
-
-
-def _evaluation(config, split, *args, **options):
-  source = sources.find(config.data, split)
-  return pipeline.eval_dataset(config, source, *args, **options)
 
 
 def _batches(dataset, count):
@@ -67,13 +56,7 @@ def test_explanation_is_the_problem_unescaped():
 
 
 def _training_error(config):
-  """The one line that training on broken data ends with."""
-  with pytest.raises(tf.errors.OpError) as caught:
-    _batches(_training(config), 5)
-  error = bad_records.explain(caught.value)
-  assert isinstance(error, errors.DataError), error
-  assert '\n' not in str(error)
-  return str(error)
+  return reading.read_error(reading.training(config))
 
 
 def _shard_with(directory, bad, place=4):
@@ -127,7 +110,7 @@ def test_every_kind_of_bad_record_is_told(tmp_path, capfd):
   config = tiny_data.config(
     tmp_path, num_train_images=count, max_bad_records=count
   )
-  batches = _batches(_evaluation(config, 'train'), 9)
+  batches = _batches(reading.evaluation(config, 'train'), 9)
   assert _joined(batches, 'weight').sum() == 0
   lines = capfd.readouterr().err.splitlines()
   lines = [line for line in lines if line.startswith('Bad record: ')]
@@ -153,7 +136,7 @@ def test_a_flipped_bit_stops_training_and_evaluation(tmp_path):
   config = tiny_data.config(folder)
   assert _training_error(config).startswith(expected)
   with pytest.raises(tf.errors.OpError) as caught:
-    list(_evaluation(config, 'train'))
+    list(reading.evaluation(config, 'train'))
   assert str(bad_records.explain(caught.value)).startswith(expected)
 
 
@@ -161,7 +144,7 @@ def test_allowed_bad_records_are_replaced_and_reported(tmp_path, capfd):
   bad, message = BAD['label_4']
   path = _shard_with(tmp_path, bad)
   config = tiny_data.config(tmp_path, max_bad_records=1)
-  batches = _batches(_training(config), 5)
+  batches = _batches(reading.training(config), 5)
   assert f'Bad record: {path}: record 4: {message}' in capfd.readouterr().err
   numbers = _indices(batches)
   assert set(range(20)) - set(numbers) == {4}
@@ -170,7 +153,7 @@ def test_allowed_bad_records_are_replaced_and_reported(tmp_path, capfd):
   )
   # Nothing else moves: the others keep their places and seeds.
   tiny_data.write_split(tmp_path, 'train', [20])
-  good = _batches(_training(config), 5)
+  good = _batches(reading.training(config), 5)
   differing = np.array(numbers) != _indices(good)
   assert np.array(_indices(good))[differing].tolist() == [4]
   np.testing.assert_array_equal(_joined(batches, 'seed'), _joined(good, 'seed'))
@@ -180,7 +163,7 @@ def test_more_bad_records_than_allowed_stop_training(tmp_path):
   _shard_with(tmp_path, BAD['label_4'][0])
   config = tiny_data.config(tmp_path, max_bad_records=1)
   with pytest.raises(tf.errors.OpError) as caught:
-    _batches(_training(config), 10)  # Met again in epoch two.
+    _batches(reading.training(config), 10)  # Met again in epoch two.
   message = str(bad_records.explain(caught.value))
   assert message.endswith('not in 1..3 (data.max_bad_records=1)')
 
@@ -188,7 +171,7 @@ def test_more_bad_records_than_allowed_stop_training(tmp_path):
 def test_allowed_bad_records_weigh_nothing_in_evaluation(tmp_path):
   _shard_with(tmp_path, BAD['cut_jpeg'][0])
   config = tiny_data.config(tmp_path, max_bad_records=1)
-  batches = list(_evaluation(config, 'train').as_numpy_iterator())
+  batches = list(reading.evaluation(config, 'train').as_numpy_iterator())
   weights = np.ones(20)
   weights[4] = 0
   np.testing.assert_array_equal(_joined(batches, 'weight'), weights)

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop.data import pipeline
 from efficientnet_advprop.data import sources
+from efficientnet_advprop.testing import reading
 from efficientnet_advprop.testing import tiny_data
 
 
@@ -22,16 +22,6 @@ def _directory(tmp_path_factory):
 
 def _context(host=0, hosts=1, replicas=1):
   return tf.distribute.InputContext(hosts, host, replicas)
-
-
-def _training(config, *args, **options):
-  source = sources.find(config.data, config.data.train_split)
-  return pipeline.train_dataset(config, source, *args, **options)
-
-
-def _evaluation(config, split, *args, **options):
-  source = sources.find(config.data, split)
-  return pipeline.eval_dataset(config, source, *args, **options)
 
 
 def _batches(dataset, count):
@@ -56,7 +46,7 @@ def _indices(batches):
 
 def test_training_batches_have_static_shapes(directory):
   """Without an end, or several workers would take the shapes for unknown."""
-  dataset = _training(tiny_data.config(directory))
+  dataset = reading.training(tiny_data.config(directory))
   assert dataset.cardinality() == tf.data.INFINITE_CARDINALITY
   assert dataset.element_spec == {
     'image': tf.TensorSpec([4, 8, 8, 3], tf.float32),
@@ -73,7 +63,7 @@ def _wholes(directory):
     for window in (100, 6)
   }
   return {
-    window: (config, _batches(_training(config), 10))
+    window: (config, _batches(reading.training(config), 10))
     for window, config in configs.items()
   }
 
@@ -103,20 +93,20 @@ def test_order_ignores_parallelism_and_global_seed(wholes, monkeypatch):
   tf.random.set_seed(123)
   for parallel in 1, 4:
     monkeypatch.setattr(tf.data, 'AUTOTUNE', parallel)
-    _assert_same(batches, _batches(_training(config), 10))
+    _assert_same(batches, _batches(reading.training(config), 10))
 
 
 @pytest.mark.parametrize('window', [100, 6])
 def test_resumed_stream_is_the_tail_of_the_whole(wholes, window):
   config, batches = wholes[window]
-  resumed = _training(config, start_step=4)
+  resumed = reading.training(config, start_step=4)
   _assert_same(batches[4:], _batches(resumed, 6))
 
 
 def test_replicas_divide_the_global_batch(wholes):
   config, one = wholes[100]
   context = _context(replicas=2)
-  two = _batches(_training(config, 0, context), 20)
+  two = _batches(reading.training(config, 0, context), 20)
   for key in 'image', 'label', 'seed':
     np.testing.assert_array_equal(_joined(one, key), _joined(two, key))
 
@@ -125,7 +115,8 @@ def test_hosts_share_the_order_of_a_small_set(wholes):
   config, whole = wholes[100]
   whole = whole[2:5]
   hosts = [
-    _batches(_training(config, 2, _context(i, 2, 4)), 6) for i in range(2)
+    _batches(reading.training(config, 2, _context(i, 2, 4)), 6)
+    for i in range(2)
   ]
   rows = [batch for step in range(3) for host in hosts
           for batch in host[2 * step : 2 * step + 2]]  # fmt: skip
@@ -136,9 +127,9 @@ def test_hosts_share_the_order_of_a_small_set(wholes):
 def test_indivisible_batch_is_an_error(directory):
   config = tiny_data.config(directory)
   with pytest.raises(config_lib.ConfigError, match=r'train\.batch_size: got 4'):
-    _training(config, 0, _context(replicas=3))
+    reading.training(config, 0, _context(replicas=3))
   with pytest.raises(config_lib.ConfigError, match=r'eval\.batch_size: got 4'):
-    _evaluation(config, 'validation', _context(replicas=3))
+    reading.evaluation(config, 'validation', _context(replicas=3))
 
 
 @pytest.mark.parametrize(
@@ -152,7 +143,7 @@ def test_evaluation_counts_each_once(directory, hosts, replicas, split):
   seen, lengths = [], set()
   for host in range(hosts):
     context = _context(host, hosts, replicas)
-    dataset = _evaluation(config, split, context)
+    dataset = reading.evaluation(config, split, context)
     assert dataset.element_spec['image'].shape == [4 // replicas, 8, 8, 3]
     batches = list(dataset.as_numpy_iterator())
     lengths.add(len(batches))
@@ -168,7 +159,7 @@ def test_evaluation_counts_each_once(directory, hosts, replicas, split):
 
 def test_evaluation_batch_size_can_be_given(directory):
   config = tiny_data.config(directory)
-  dataset = _evaluation(config, 'validation', batch_size=7)
+  dataset = reading.evaluation(config, 'validation', batch_size=7)
   assert [batch['weight'].sum() for batch in _batches(dataset, 9)] == [7]
 
 
@@ -176,9 +167,9 @@ def test_two_views_share_the_crop(wholes):
   config, plain = wholes[100]
   data = dataclasses.replace(config.data, augmentation='autoaugment')
   config = dataclasses.replace(config, data=data)
-  both = _batches(_training(config, two_views=True), 2)
+  both = _batches(reading.training(config, two_views=True), 2)
   np.testing.assert_array_equal(_joined(both), _joined(plain[:2]))
-  augmented = _batches(_training(config), 2)
+  augmented = _batches(reading.training(config), 2)
   views = _joined(both, 'augmented_image')
   np.testing.assert_array_equal(views, _joined(augmented))
   assert (views != _joined(both)).any()

@@ -7,77 +7,26 @@ import tensorflow as tf
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.fit import advprop_model
 from efficientnet_advprop.fit import setup
+from efficientnet_advprop.testing import tiny_keras
 
-RANDOM = np.random.default_rng(0)
-IMAGES = RANDOM.uniform(0, 255, (12, 8, 8, 3)).astype('float32')
-LABELS = RANDOM.integers(0, 5, 12)
-IFGSM = config_lib.AttackConfig(
-  name='ifgsm', epsilon=8, num_steps=2, step_size=4, target='label'
-)
-PGD = config_lib.AttackConfig(epsilon=4, target='random')
-
-
-def layers_of(keras, **dense):
-  """Layers of a small network, by name."""
-  layers = keras.layers
-  return {
-    'scale': layers.Rescaling(1 / 128, -1),
-    'conv': layers.Conv2D(4, 3, use_bias=False),
-    'norm': layers.BatchNormalization(momentum=0.9),
-    'relu': layers.ReLU(),
-    'conv2': layers.Conv2D(6, 3, kernel_regularizer='l2'),
-    'norm2': layers.BatchNormalization(momentum=0.8),
-    'pool': layers.GlobalAveragePooling2D(),
-    'top': layers.Dense(5, **dense),
-  }
-
-
-def functional(keras, layers):
-  inputs = x = keras.Input((8, 8, 3))
-  for layer in layers.values():
-    x = layer(x)
-  return keras.Model(inputs, x)
-
-
-def small(keras, **dense):
-  return functional(keras, layers_of(keras, **dense))
-
-
-def compiled(keras, network=None, attack=IFGSM, **settings):
-  network = network or small(keras)
-  settings.setdefault('pixel_range', (0, 255))
-  model = advprop_model.AdvPropModel(network, attack, **settings)
-  model.compile(
-    keras.optimizers.SGD(0.1),
-    keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    metrics=['accuracy'],
-  )
-  return model
-
-
-def values(weights):
-  return [np.array(weight) for weight in weights]
-
-
-def assert_near(first, second, tolerance=1e-6):
-  assert len(first) == len(second) > 0
-  for a, b in zip(first, second):
-    np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
+IMAGES = tiny_keras.IMAGES
+LABELS = tiny_keras.LABELS
+PGD = tiny_keras.PGD
 
 
 def test_three_steps_equal_a_loop_over_two_networks(keras):
-  layers = layers_of(keras)
-  main = functional(keras, layers)
-  model = compiled(keras, main)
+  layers = tiny_keras.layers_of(keras)
+  main = tiny_keras.functional(keras, layers)
+  model = tiny_keras.compiled(keras, main)
   # The peer: a second network by hand, which shares what is no norm.
-  own = layers_of(keras)
-  peer_layers = layers_of(keras)
-  peer = functional(keras, peer_layers)
+  own = tiny_keras.layers_of(keras)
+  peer_layers = tiny_keras.layers_of(keras)
+  peer = tiny_keras.functional(keras, peer_layers)
   twin_layers = {
     name: own[name] if 'norm' in name else layer
     for name, layer in peer_layers.items()
   }
-  twin = functional(keras, twin_layers)
+  twin = tiny_keras.functional(keras, twin_layers)
   peer.set_weights(main.get_weights())
   twin.set_weights(main.get_weights())
   shared = peer.trainable_variables
@@ -114,16 +63,20 @@ def test_three_steps_equal_a_loop_over_two_networks(keras):
   names = 'loss', 'clean_loss', 'adversarial_loss'
   means = np.mean(expected, 0)
   np.testing.assert_allclose([history[n][0] for n in names], means, atol=1e-6)
-  assert_near(values(main.weights), values(peer.weights))
+  tiny_keras.assert_near(
+    tiny_keras.values(main.weights), tiny_keras.values(peer.weights)
+  )
   of_twin = [weight for n in ('norm', 'norm2') for weight in own[n].weights]
   own_twins = [w for norm in model.adversarial_norms for w in norm.weights]
-  assert_near(values(own_twins), values(of_twin))
+  tiny_keras.assert_near(
+    tiny_keras.values(own_twins), tiny_keras.values(of_twin)
+  )
 
 
 def test_vanilla_equals_the_networks_own_fit(keras):
-  network, peer = small(keras), small(keras)
+  network, peer = tiny_keras.network(keras), tiny_keras.network(keras)
   peer.set_weights(network.get_weights())
-  model = compiled(keras, network, method='vanilla')
+  model = tiny_keras.compiled(keras, network, method='vanilla')
   peer.compile(
     keras.optimizers.SGD(0.1),
     keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -137,7 +90,9 @@ def test_vanilla_equals_the_networks_own_fit(keras):
   theirs = peer.fit(IMAGES, LABELS, **settings).history
   for name, numbers in theirs.items():
     np.testing.assert_allclose(ours[name], numbers, atol=1e-6, err_msg=name)
-  assert_near(values(network.weights), values(peer.weights))
+  tiny_keras.assert_near(
+    tiny_keras.values(network.weights), tiny_keras.values(peer.weights)
+  )
   assert set(ours) - set(theirs) == {'clean_loss'}
 
 
@@ -147,9 +102,9 @@ def test_sample_weights_weigh_both_passes(keras):
   histories = []
   for rows, weight in ((np.r_[0:4], weights), (twice, None)):
     keras.utils.set_random_seed(1)
-    network = small(keras)
+    network = tiny_keras.network(keras)
     network.trainable = False  # Losses alone; batch statistics would differ.
-    model = compiled(keras, network)
+    model = tiny_keras.compiled(keras, network)
     history = model.fit(
       IMAGES[rows], LABELS[rows], sample_weight=weight, batch_size=6, verbose=0
     )
@@ -164,107 +119,22 @@ def test_uint8_images_of_unknown_size_are_trained_on(keras):
   x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(x))
   x = keras.layers.GlobalAveragePooling2D()(x)
   network = keras.Model(inputs, keras.layers.Dense(5)(x))
-  model = compiled(keras, network, PGD)
+  model = tiny_keras.compiled(keras, network, PGD)
   data = tf.data.Dataset.from_tensor_slices((IMAGES.astype('uint8'), LABELS))
   data = data.batch(5)
   history = model.fit(data, epochs=2, shuffle=False, verbose=0).history
   assert np.isfinite(history['loss']).all()
 
 
-def attacked(keras, model, labels, images=IMAGES):
-  result = model.attack(images, labels, seed=3)
-  assert np.abs(result - images).max() <= model_epsilon(model) * 1.0001
-  return np.array(result)
-
-
-def model_epsilon(model):
-  return model._setup.config.attack.epsilon
-
-
-def test_labels_and_outputs_of_every_kind_give_the_same_attack(keras):
-  losses = keras.losses
-  one_hot = np.eye(5, dtype='float32')[LABELS]
-  network, softmax = small(keras), small(keras, activation='softmax')
-  softmax.set_weights(network.get_weights())
-  results = []
-  for outputs, loss, labels in (
-    (network, losses.SparseCategoricalCrossentropy(True), LABELS),
-    (network, losses.SparseCategoricalCrossentropy(True), LABELS[:, None]),
-    (network, losses.CategoricalCrossentropy(True), one_hot),
-    (
-      network,
-      losses.CategoricalCrossentropy(True, label_smoothing=0.1),
-      0.9 * one_hot + 0.02,
-    ),
-    (softmax, 'sparse_categorical_crossentropy', LABELS),
-    (softmax, losses.CategoricalCrossentropy(), one_hot),
-  ):
-    for target in ('random', 'label'):
-      attack = config_lib.AttackConfig(epsilon=4, target=target)
-      model = advprop_model.AdvPropModel(outputs, attack, pixel_range=(0, 255))
-      model.compile('sgd', loss)
-      results.append((target, attacked(keras, model, labels)))
-  for target in ('random', 'label'):
-    first, *others = (images for t, images in results if t == target)
-    for other in others:
-      # A gradient near zero may change its sign with the last bit.
-      assert np.mean(first != other) < 0.01
-  assert np.mean(results[0][1] != results[1][1]) > 0.3
-
-
-def test_saturated_probabilities_are_attacked_as_well(keras):
-  network = small(keras, activation='softmax')
-  top = network.layers[-1]
-  top.bias.assign([0.0, 0.0, 0.0, 0.0, 60.0])
-  model = advprop_model.AdvPropModel(
-    network,
-    config_lib.AttackConfig(name='ifgsm', epsilon=4, target='random'),
-    pixel_range=(0, 255),
-  )
-  model.compile('sgd', 'sparse_categorical_crossentropy')
-  labels = np.full(12, 4)
-  assert np.mean(attacked(keras, model, labels) != IMAGES) > 0.9
-
-
-def test_outputs_without_classes_take_the_compiled_loss(keras):
-  inputs = keras.Input((8, 8, 3))
-  x = keras.layers.Rescaling(1 / 128, -1)(inputs)
-  x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(x))
-  pixelwise = keras.Model(inputs, keras.layers.Conv2D(5, 1)(x))
-  pooled = keras.layers.GlobalAveragePooling2D()(x)
-  top = keras.layers.Dense(3, activation='sigmoid')
-  multi = keras.Model(inputs, top(pooled))
-  per_pixel = RANDOM.integers(0, 5, (12, 6, 6))
-  several = RANDOM.integers(0, 2, (12, 3)).astype('float32')
-  losses = keras.losses
-  for network, loss, labels in (
-    (pixelwise, losses.SparseCategoricalCrossentropy(True), per_pixel),
-    (multi, 'binary_crossentropy', several),
-  ):
-    random = config_lib.AttackConfig(target='random')
-    model = advprop_model.AdvPropModel(network, random, pixel_range=(0, 255))
-    model.compile('sgd', loss)
-    with pytest.raises(ValueError, match=r"AttackConfig\(target='label'\)"):
-      model.fit(IMAGES, labels, verbose=0)
-    label = config_lib.AttackConfig(
-      name='ifgsm', epsilon=8, step_size=2, num_steps=4, target='label'
-    )
-    model = advprop_model.AdvPropModel(network, label, pixel_range=(0, 255))
-    model.compile('sgd', loss)
-    images = attacked(keras, model, labels)
-    before = model.evaluate(IMAGES, labels, verbose=0)
-    assert model.evaluate(images, labels, verbose=0) > before
-    history = model.fit(IMAGES, labels, verbose=0, batch_size=6).history
-    assert history['adversarial_loss'][0] > history['clean_loss'][0]
-
-
 def test_penalties_count_once_and_activities_in_each_pass(keras):
   def losses(method, **settings):
     keras.utils.set_random_seed(0)
-    layers = layers_of(keras)
+    layers = tiny_keras.layers_of(keras)
     layers['conv2'] = keras.layers.Conv2D(6, 3, **settings)
     layers['norm2'].trainable = False
-    model = compiled(keras, functional(keras, layers), method=method)
+    model = tiny_keras.compiled(
+      keras, tiny_keras.functional(keras, layers), method=method
+    )
     history = model.fit(IMAGES, LABELS, batch_size=12, verbose=0).history
     passes = [v[0] for k, v in history.items() if k.endswith('_loss')]
     return history['loss'][0] - sum(passes), layers['conv2'].kernel
@@ -278,49 +148,10 @@ def test_penalties_count_once_and_activities_in_each_pass(keras):
   assert twice == pytest.approx(2 * once, rel=0.2)
 
 
-def test_images_beyond_the_pixel_range_stop_before_an_update(keras):
-  for pixel_range, message in (
-    ((0, 1), 'leaves'),
-    ((-1, 1), 'leaves'),
-    ((-3e4, 3e4), 'hardly fills'),
-  ):
-    model = compiled(keras, pixel_range=pixel_range)
-    before = model.get_weights()
-    with pytest.raises(ValueError, match=message) as error:
-      model.fit(IMAGES, LABELS, verbose=0)
-    assert '\n' not in str(error.value)
-    assert_near(model.get_weights(), before, 0)
-
-
-def test_a_range_for_each_channel_scales_each_channels_attack(keras):
-  low, high = [-103.939, -116.779, -123.68], [151.061, 138.221, 131.32]
-  images = (IMAGES + np.array(low)).astype('float32')
-  model = compiled(keras, small(keras), PGD, pixel_range=(low, high))
-  result = attacked(keras, model, LABELS, images)
-  assert (result >= np.float32(low)).all() and (
-    result <= np.float32(high)
-  ).all()
-  scales = np.array([1.0, 2.0, 4.0])
-  model = compiled(
-    keras, small(keras), PGD, pixel_range=([0, 0, 0], list(255 * scales))
-  )
-  moved = np.abs(model.attack(IMAGES * scales, LABELS) - IMAGES * scales)
-  np.testing.assert_allclose(moved.max((0, 1, 2)), 4 * scales, rtol=1e-4)
-
-
-@pytest.mark.parametrize(
-  'pixel_range', [None, 255, (1, 0), (0, 'a'), (0, np.inf)]
-)
-def test_a_pixel_range_that_is_none_is_refused(keras, pixel_range):
-  with pytest.raises(ValueError, match='pixel_range: got') as error:
-    compiled(keras, pixel_range=pixel_range)
-  assert '\n' not in str(error.value)
-
-
 @pytest.mark.parametrize('method', setup.METHODS)
 def test_every_method_trains_and_names_its_losses(keras, method):
-  model = compiled(keras, attack=PGD, method=method)
-  before = values(model.trainable_variables)
+  model = tiny_keras.compiled(keras, attack=PGD, method=method)
+  before = tiny_keras.values(model.trainable_variables)
   images = IMAGES
   if method == 'fine_grained':
     images = {'image': IMAGES, 'augmented_image': IMAGES[::-1].copy()}
@@ -333,7 +164,7 @@ def test_every_method_trains_and_names_its_losses(keras, method):
     'fine_grained': ['clean_loss', 'augmented_loss', 'adversarial_loss'],
   }[method]
   assert {'loss', 'accuracy', *names} == set(history)
-  after = values(model.trainable_variables)
+  after = tiny_keras.values(model.trainable_variables)
   assert all(np.abs(a - b).max() > 0 for a, b in zip(after, before))
   if method == 'mixture':
     assert history['mixture_loss'][0] > 2
@@ -345,22 +176,25 @@ def test_every_method_of_the_trainer_is_taken_or_refused_with_a_reason():
 
 
 def test_wrong_calls_end_in_one_line(keras):
-  model = compiled(keras)
+  model = tiny_keras.compiled(keras)
   for call, message in (
     (lambda: model.fit(IMAGES, verbose=0), 'labels missing'),
-    (lambda: compiled(keras, method='advprob'), 'did you mean advprop'),
     (
-      lambda: compiled(keras, method='fast_advprop'),
+      lambda: tiny_keras.compiled(keras, method='advprob'),
+      'did you mean advprop',
+    ),
+    (
+      lambda: tiny_keras.compiled(keras, method='fast_advprop'),
       'allowed: advprop, vanilla.*groups of a batch, and only main.py',
     ),
     (
-      lambda: compiled(keras, method='pretrain_finetune'),
+      lambda: tiny_keras.compiled(keras, method='pretrain_finetune'),
       'allowed: advprop, .*number of steps',
     ),
     (lambda: model.evaluate(IMAGES, domain='aux'), 'main, adversarial'),
     (lambda: advprop_model.AdvPropModel('net'), 'allowed: a Keras model'),
     (
-      lambda: compiled(keras, method='fine_grained').fit(
+      lambda: tiny_keras.compiled(keras, method='fine_grained').fit(
         IMAGES, LABELS, verbose=0
       ),
       'augmented_image',
@@ -380,11 +214,11 @@ def test_several_inputs_or_outputs_are_refused(keras):
     keras.Model(first, [x, keras.layers.ReLU()(x)]),
   ):
     with pytest.raises(ValueError, match='allowed: one input and one output'):
-      compiled(keras, network)
+      tiny_keras.compiled(keras, network)
 
 
 def test_the_first_lines_of_fit_say_what_has_a_twin(keras, capsys):
-  model = compiled(keras)
+  model = tiny_keras.compiled(keras)
   model.fit(IMAGES, LABELS)
   lines = capsys.readouterr().out.splitlines()
   assert lines[0] == (
@@ -401,12 +235,12 @@ def test_the_first_lines_of_fit_say_what_has_a_twin(keras, capsys):
 def test_a_step_is_a_function_of_seed_and_step(keras):
   def weights(seed):
     keras.utils.set_random_seed(0)
-    model = compiled(keras, attack=PGD, seed=seed)
+    model = tiny_keras.compiled(keras, attack=PGD, seed=seed)
     model.fit(IMAGES, LABELS, batch_size=4, shuffle=False, verbose=0)
-    return values(model.weights)
+    return tiny_keras.values(model.weights)
 
   first = weights(0)
-  assert_near(first, weights(0), 0)
+  tiny_keras.assert_near(first, weights(0), 0)
   assert any(np.abs(a - b).max() > 0 for a, b in zip(first, weights(1)))
 
 
@@ -414,7 +248,7 @@ class TestKeras:
   """The rest of Keras works with the model."""
 
   def test_evaluate_and_predict_are_the_users_network(self, keras):
-    model = compiled(keras, attack=PGD)
+    model = tiny_keras.compiled(keras, attack=PGD)
     model.fit(IMAGES, LABELS, verbose=0)
     network = model.network
     network.compile(metrics=['accuracy'], loss=model.loss)
@@ -426,7 +260,7 @@ class TestKeras:
     )
 
   def test_evaluate_knows_the_domain(self, keras):
-    model = compiled(keras)
+    model = tiny_keras.compiled(keras)
     model.adversarial_norms[0].beta.assign(np.full(4, 9.0))
     main = model.evaluate(IMAGES, LABELS, verbose=0)
     other = model.evaluate(IMAGES, LABELS, verbose=0, domain='adversarial')
@@ -437,15 +271,17 @@ class TestKeras:
   def test_weights_are_saved_and_loaded(self, keras, tmp_path, name):
     if hasattr(keras, 'ops') and name == 'checkpoint':
       pytest.skip('Keras 3 saves weights in one format')
-    model = compiled(keras)
+    model = tiny_keras.compiled(keras)
     model.fit(IMAGES, LABELS, verbose=0)
     model.save_weights(str(tmp_path / name))
-    other = compiled(keras)
+    other = tiny_keras.compiled(keras)
     other.load_weights(str(tmp_path / name))
-    assert_near(values(other.weights), values(model.weights), 0)
+    tiny_keras.assert_near(
+      tiny_keras.values(other.weights), tiny_keras.values(model.weights), 0
+    )
 
   def test_a_saved_model_goes_on_as_the_one_in_memory(self, keras, tmp_path):
-    model = compiled(keras, attack=PGD, seed=5)
+    model = tiny_keras.compiled(keras, attack=PGD, seed=5)
     path = str(tmp_path / 'model.keras')
     settings = dict(batch_size=4, shuffle=False, verbose=0)
     model.fit(IMAGES, LABELS, **settings)
@@ -457,12 +293,14 @@ class TestKeras:
     assert config == expected
     for each in (model, loaded):
       each.fit(IMAGES, LABELS, **settings)
-    assert_near(values(loaded.weights), values(model.weights))
+    tiny_keras.assert_near(
+      tiny_keras.values(loaded.weights), tiny_keras.values(model.weights)
+    )
 
   def test_checkpoints_and_backup(self, keras, tmp_path):
     callbacks = keras.callbacks
     settings = dict(batch_size=4, shuffle=False, verbose=0)
-    whole = compiled(keras, attack=PGD)
+    whole = tiny_keras.compiled(keras, attack=PGD)
     start = whole.get_weights()
     whole.fit(IMAGES, LABELS, epochs=3, **settings)
 
@@ -472,7 +310,7 @@ class TestKeras:
           raise KeyboardInterrupt
 
     best = str(tmp_path / 'best.keras')
-    model = compiled(keras, attack=PGD)
+    model = tiny_keras.compiled(keras, attack=PGD)
     model.set_weights(start)
     saved = [
       callbacks.ModelCheckpoint(best, monitor='loss', save_best_only=True),
@@ -485,9 +323,11 @@ class TestKeras:
       model.fit(
         IMAGES, LABELS, epochs=3, callbacks=[*saved, Stop()], **settings
       )
-    resumed = compiled(keras, attack=PGD)
+    resumed = tiny_keras.compiled(keras, attack=PGD)
     resumed.fit(IMAGES, LABELS, epochs=3, callbacks=saved, **settings)
-    assert_near(values(resumed.weights), values(whole.weights))
+    tiny_keras.assert_near(
+      tiny_keras.values(resumed.weights), tiny_keras.values(whole.weights)
+    )
     loaded = keras.models.load_model(best)
     assert len(loaded.adversarial_norms) == 2
 
@@ -496,32 +336,32 @@ class TestKeras:
     for options in ({}, {'steps_per_execution': 3}, {'run_eagerly': True}):
       keras.utils.set_random_seed(0)
       model = advprop_model.AdvPropModel(
-        small(keras), PGD, pixel_range=(0, 255)
+        tiny_keras.network(keras), PGD, pixel_range=(0, 255)
       )
       loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
       model.compile(keras.optimizers.SGD(0.1), loss, **options)
       model.fit(IMAGES, LABELS, batch_size=4, shuffle=False, verbose=0)
-      results.append(values(model.weights))
-    assert_near(results[1], results[0])
-    assert_near(results[2], results[0], 1e-5)
+      results.append(tiny_keras.values(model.weights))
+    tiny_keras.assert_near(results[1], results[0])
+    tiny_keras.assert_near(results[2], results[0], 1e-5)
 
   def test_two_replicas_equal_one(self, keras, two_replicas):
     def train(scope):
       keras.utils.set_random_seed(0)
       with scope:
-        layers = layers_of(keras)
+        layers = tiny_keras.layers_of(keras)
         for name in ('norm', 'norm2'):
           layers[name] = keras.layers.BatchNormalization(synchronized=True)
-        model = compiled(
-          keras, functional(keras, layers), PGD, pixel_range=(0, 255)
+        model = tiny_keras.compiled(
+          keras, tiny_keras.functional(keras, layers), PGD, pixel_range=(0, 255)
         )
       data = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(4)
       history = model.fit(data, verbose=0, epochs=2, shuffle=False).history
-      return values(model.weights), history
+      return tiny_keras.values(model.weights), history
 
     one, expected = train(tf.distribute.get_strategy().scope())
     two, history = train(two_replicas.scope())
-    assert_near(two, one, 1e-5)
+    tiny_keras.assert_near(two, one, 1e-5)
     for name, numbers in expected.items():
       np.testing.assert_allclose(history[name], numbers, rtol=1e-4)
 
@@ -529,22 +369,22 @@ class TestKeras:
     policy = keras.mixed_precision
     policy.set_global_policy('mixed_bfloat16')
     try:
-      network = small(keras)
+      network = tiny_keras.network(keras)
     finally:
       policy.set_global_policy('float32')
-    model = compiled(keras, network, PGD)
+    model = tiny_keras.compiled(keras, network, PGD)
     history = model.fit(IMAGES, LABELS, batch_size=4, verbose=0).history
     assert np.isfinite(history['loss']).all()
     assert model.attack(IMAGES, LABELS).dtype == tf.float32
     assert all(weight.dtype == 'float32' for weight in model.weights)
 
   def test_train_on_batch(self, keras):
-    model = compiled(keras)
+    model = tiny_keras.compiled(keras)
     logs = model.train_on_batch(IMAGES, LABELS, return_dict=True)
     assert {'loss', 'clean_loss', 'adversarial_loss'} <= set(logs)
 
   def test_frozen_norms_follow_a_new_compile(self, keras):
-    model = compiled(keras)
+    model = tiny_keras.compiled(keras)
     count = len(model.trainable_variables)
     model.network.layers[3].trainable = False
     model.compile('sgd', 'mse')

@@ -1,6 +1,6 @@
 """Settings of the smallest networks and runs that tests and tools train."""
 
-from typing import Any
+from typing import Any, Optional
 
 from efficientnet_advprop import config as config_lib
 
@@ -20,17 +20,23 @@ RESNET: dict[str, Any] = {
 NUM_TRAIN_IMAGES = 2500  # Of the embedded data set.
 
 
-def config(steps: int, batch_size: int = 16, **train: Any) -> config_lib.Config:
+def config(
+  steps: int,
+  batch_size: int = 16,
+  model: Optional[dict[str, Any]] = None,
+  **train: Any,
+) -> config_lib.Config:
   """Returns a run of AdvProp on the embedded data set.
 
   Args:
     steps: how many updates it has.
     batch_size: images in each of them.
+    model: the section `model`; None for `EFFICIENTNET`.
     **train: further settings of the section `train`.
   """
   return config_lib.from_dict(
     {
-      'model': EFFICIENTNET,
+      'model': EFFICIENTNET if model is None else model,
       'data': {
         'num_classes': 10,
         'num_train_images': NUM_TRAIN_IMAGES,
