@@ -6,39 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from efficientnet_advprop import pretrained
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.base import paths as paths_lib
-from efficientnet_advprop.testing import tiny_runs
 from efficientnet_advprop.weights import checkpoints
-
-
-def _model(domains=('adversarial',), classes=10, width=0.25):
-  return pretrained.build_model(
-    'efficientnet-b0',
-    classes,
-    domains,
-    **{**tiny_runs.EFFICIENTNET, 'width_coefficient': width},
-  )
-
-
-@pytest.fixture(scope='module', name='saved')
-def _saved(tmp_path_factory):
-  """A model_dir with the checkpoints of steps 3, 4 and 5."""
-  model_dir = tmp_path_factory.mktemp('run')
-  model, average = _model(), _model()
-  optimizer = tf.keras.optimizers.SGD()
-  optimizer.build(model.trainable_variables)
-  checkpoint = tf.train.Checkpoint(
-    model=model, ema=average, optimizer=optimizer
-  )
-  manager = checkpoints.CheckpointManager(
-    checkpoint, str(model_dir / 'checkpoints'), 3
-  )
-  for step in (1, 2, 3, 4, 5):
-    optimizer.iterations.assign(step)
-    manager.save(step)
-  return str(model_dir), model, average
 
 
 def test_the_newest_are_kept(saved):

@@ -8,7 +8,6 @@ import tensorflow as tf
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import pretrained
 from efficientnet_advprop.base import errors
-from efficientnet_advprop.weights import checkpoints
 from efficientnet_advprop.weights import loading
 
 
@@ -24,25 +23,6 @@ def _model(
     depth_coefficient=depth,
     **settings,
   )
-
-
-@pytest.fixture(scope='module', name='saved')
-def _saved(tmp_path_factory):
-  """A model_dir with the checkpoints of steps 3, 4 and 5."""
-  model_dir = tmp_path_factory.mktemp('run')
-  model, average = _model(), _model()
-  optimizer = tf.keras.optimizers.SGD()
-  optimizer.build(model.trainable_variables)
-  checkpoint = tf.train.Checkpoint(
-    model=model, ema=average, optimizer=optimizer
-  )
-  manager = checkpoints.CheckpointManager(
-    checkpoint, str(model_dir / 'checkpoints'), 3
-  )
-  for step in (1, 2, 3, 4, 5):
-    optimizer.iterations.assign(step)
-    manager.save(step)
-  return str(model_dir), model, average
 
 
 @pytest.mark.parametrize('weights', ['ema', 'raw'])
