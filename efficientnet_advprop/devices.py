@@ -280,7 +280,7 @@ def lost_workers_named(strategy: tf.distribute.Strategy) -> Iterator[None]:
   try:
     yield
   except _LOST as error:
-    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+    if not has_workers(strategy):
       raise
     workers = strategy.cluster_resolver.cluster_spec().as_dict()
     raise errors.WorkerLostError(_lost(error.message, workers)) from error
@@ -303,9 +303,14 @@ def _lost(message: str, workers: Mapping[str, list[str]]) -> str:
   )
 
 
+def has_workers(strategy: tf.distribute.Strategy) -> bool:
+  """Whether this process is a worker among several."""
+  return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
   """Whether this process is the one, among all workers, that writes files."""
-  if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+  if not has_workers(strategy):
     return True
   resolver = strategy.cluster_resolver
   cluster = resolver.cluster_spec().as_dict()

@@ -10,6 +10,7 @@ from absl import app
 from absl import flags
 from absl import logging
 
+from efficientnet_advprop.base import disposal
 from efficientnet_advprop.base import errors
 
 _HELP = ('-h', '-help', '--help')
@@ -50,9 +51,11 @@ def run(
   def guarded(argv: Sequence[str]) -> Optional[int]:
     set_up_log()
     try:
-      return main(argv)
+      code = main(argv)
     except (errors.UserError, OSError) as error:
       fail(name, error)
+    disposal.end_process(code or 0)
+    return code
 
   app.run(guarded, flags_parser=parser(name, values, check, description))
 
@@ -143,6 +146,7 @@ def fail(program: str, error: BaseException) -> NoReturn:
   """Ends the process with one line and the exit code of a user's error."""
   sys.stdout.flush()
   print(f'{program}: {one_line(error)}', file=sys.stderr)
+  disposal.end_process(errors.EXIT_USER_ERROR)
   sys.exit(errors.EXIT_USER_ERROR)
 
 

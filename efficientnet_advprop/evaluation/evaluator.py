@@ -8,6 +8,8 @@ from typing import Any, Callable, Optional
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
+from efficientnet_advprop import devices
+from efficientnet_advprop.base import disposal
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.data import bad_records
 from efficientnet_advprop.data import caching
@@ -94,8 +96,11 @@ class Evaluator:
     totals = tf.constant(0.0, tf.float64)
     if answers is not None:
       answers.append(mistakes.Answers(source, config.data.num_classes))
-    with bad_records.data_errors():
-      for batch in dataset:
+    with (
+      bad_records.data_errors(),
+      disposal.disposing(iter(dataset), devices.has_workers(strategy)) as held,
+    ):
+      for batch in held[0]:
         sums = step(batch)
         if answers is not None:
           sums, *found = sums

@@ -61,9 +61,7 @@ class Session:
     # Of the last plain test.
     self._answers: Optional[mistakes.Answers] = None
     self._is_writer = devices.is_chief(strategy)
-    self._has_workers = isinstance(
-      strategy, tf.distribute.MultiWorkerMirroredStrategy
-    )
+    self._has_workers = devices.has_workers(strategy)
     self._results: dict[str, evaluator.Result] = {}
     # Which tests failed, and why, in a line.
     self.failures: dict[str, str] = {}

@@ -13,6 +13,7 @@ import tensorflow as tf
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import devices
 from efficientnet_advprop import execution
+from efficientnet_advprop.base import disposal
 from efficientnet_advprop.base import paths
 from efficientnet_advprop.base import progress
 from efficientnet_advprop.data import bad_records
@@ -152,17 +153,19 @@ class Trainer:
     config, step = self.config, self.step
     if self._best is not None:
       self._best.resume(step)
-    iterator = iter(self._dataset(step))
     run_steps = self._compile_steps()
     reporter: Optional[reporting.Reporter] = None
     watched = devices.lost_workers_named(self.strategy)
-    with watched, self._stopper, self._watch.reporting():
+    disposing = disposal.disposing(
+      iter(self._dataset(step)), devices.has_workers(self.strategy)
+    )
+    with disposing as held, watched, self._stopper, self._watch.reporting():
       # The last run may have been stopped during this evaluation.
       if step and boundaries.is_evaluated(step, config):
         self._evaluate(evaluate, step)
       while step < config.train_steps and not self._is_settled():
         end = boundaries.next_boundary(step, config)
-        metrics, timing = self._interval(run_steps, iterator, step, end)
+        metrics, timing = self._interval(run_steps, held[0], step, end)
         if reporter is None:
           reporter = reporting.Reporter(
             config, self.model_dir, self._writer, step, self.is_chief
@@ -260,7 +263,7 @@ class Trainer:
     All must agree, for all of them save.
     """
     strategy, requested = self.strategy, self._stopper.requested
-    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+    if not devices.has_workers(strategy):
       return requested
 
     @tf.function
