@@ -196,7 +196,7 @@ def text(
     _correction(suite.claims, verdicts),
     _letters(suite.claims),
     claim_table(suite.claims, verdicts),
-    f'![Claims]({suite.name}-claims.png)',
+    f'![Claims]({suite.name}-claims.png)' if _is_tested(verdicts) else '',
     '## Cells',
     cells,
     cell_table(suite, results),
@@ -234,7 +234,13 @@ def write(
   verdicts = verdicts_lib.judge_all(suite.claims, results)
   start = os.path.join(directory, suite.name)
   plots.plot_cells(suite, results, f'{start}-cells.png')
-  plots.plot_claims(suite.claims, verdicts, f'{start}-claims.png')
+  if _is_tested(verdicts):
+    plots.plot_claims(suite.claims, verdicts, f'{start}-claims.png')
   report = text(suite, results, verdicts, command)
   files.write(f'{start}.md', report)
   return f'{start}.md'
+
+
+def _is_tested(verdicts: Sequence[Optional[verdicts_lib.Verdict]]) -> bool:
+  """Whether any claim has been tested, which takes two seeds."""
+  return any(verdict is not None for verdict in verdicts)

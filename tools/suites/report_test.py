@@ -30,7 +30,9 @@ def test_a_claim_that_was_not_run_says_so():
   assert table.splitlines()[-1].endswith('| not run |  |  |')
 
 
-@pytest.mark.parametrize('name', ['capacity', 'converged', 'cifar10', 'demo'])
+@pytest.mark.parametrize(
+  'name', ['capacity', 'converged', 'finetuning', 'cifar10', 'demo']
+)
 def test_published_reports_follow_from_their_results(name):
   """The tables of docs/results are those of the lines next to them."""
   path = _ROOT / 'docs' / 'results' / name
