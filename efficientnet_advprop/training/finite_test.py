@@ -5,7 +5,10 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop.base import errors
+from efficientnet_advprop.testing import whole_runs
 from efficientnet_advprop.training import finite
+from efficientnet_advprop.training import host_loop
+from efficientnet_advprop.weights import checkpoints
 
 
 def _sums(values, skipped=None, scales=None):
@@ -71,3 +74,42 @@ def test_broken_weights_are_counted_and_the_first_is_named():
     finite.check_weights(weights, 4, 2)
   expected = 'weights that are not finite (b:0 and 1 more); the checkpoint of'
   assert expected in str(caught.value)
+
+
+@pytest.mark.once
+@pytest.mark.usefixtures('plain_layers')
+def test_losses_that_are_not_finite_stop_the_run(tmp_path):
+  """The first update breaks the weights, the second step's losses tell."""
+  config = whole_runs.config('train.learning_rate=1e30', 'train.weight_decay=0')
+  cause = whole_runs.cause(whole_runs.start(tmp_path, config))
+  assert cause.startswith('step 2: clean_loss and adversarial_loss not finite')
+  assert 'learning rate 6.25e+28' in cause and 'no checkpoint yet' in cause
+  assert not checkpoints.checkpoint_paths(str(tmp_path / 'checkpoints'))
+
+
+@pytest.mark.once
+def test_weights_that_are_not_finite_are_not_saved(
+  whole, monkeypatch, tmp_path
+):
+  """Step 4's update breaks them: its own losses do not know yet."""
+  trainer, model_dir, _ = whole
+  whole_runs.cut(model_dir, tmp_path, 2)
+  broken = whole_runs.start(tmp_path)
+  run = host_loop.HostLoop.run
+
+  def spoil(loop, batches, start, end, saved):
+    result = run(loop, batches, start, end, saved)
+    if end == 4:
+      kernel = broken.model.stem.kernel
+      kernel.assign(kernel * float('inf'))
+    return result
+
+  with monkeypatch.context() as patch:
+    patch.setattr(host_loop.HostLoop, 'run', spoil)
+    cause = whole_runs.cause(broken)
+  assert cause.startswith('step 4: its update has left weights')
+  assert 'stem' in cause and 'the checkpoint of step 2 is intact' in cause
+  again = whole_runs.start(tmp_path)
+  assert again.step == 2
+  again.train()
+  whole_runs.assert_same(whole_runs.state(again), whole_runs.state(trainer))

@@ -12,6 +12,7 @@ from efficientnet_advprop.config import recipes
 from efficientnet_advprop.layers import normalization
 from efficientnet_advprop.methods import gradients
 from efficientnet_advprop.testing import tiny_runs
+from efficientnet_advprop.testing import whole_runs
 from efficientnet_advprop.training import optimizers
 from efficientnet_advprop.training import precision
 from efficientnet_advprop.training import step as step_lib
@@ -311,3 +312,49 @@ def test_the_attack_of_float16_is_as_strong_as_float32_s(trained):
   weak_zeros, weak_gain = found[1.0]
   assert weak_zeros > zeros + 0.1
   assert weak_gain < 0.95 * gain
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures('plain_layers')
+@pytest.mark.parametrize('replicas', [1, 2])
+def test_float16_skips_steps_counts_them_and_resumes_to_the_same_bits(
+  tmp_path, two_replicas, replicas
+):
+  """The first steps overflow, so that the scale falls before the cut."""
+  strategy = two_replicas if replicas == 2 else whole_runs.ONE_DEVICE
+  config = whole_runs.config(
+    'train.precision=mixed_float16', 'train.accumulation_steps=2'
+  )
+  whole = whole_runs.start(tmp_path / 'whole', config, strategy)
+  # So large that some steps overflow for certain.
+  whole.optimizer._loss_scale.current_loss_scale.assign(2.0**34)
+  whole.train()
+  lines = whole_runs.metrics(tmp_path / 'whole')
+  assert lines[0]['skipped_steps'] == 2
+  assert lines[0]['loss_scale'] == 2.0**32
+  assert [line['step'] for line in lines] == [2, 4, 6]
+  whole_runs.cut(tmp_path / 'whole', tmp_path / 'cut', 2)
+  resumed = whole_runs.start(tmp_path / 'cut', config, strategy)
+  assert resumed.step == 2
+  assert float(resumed.optimizer.loss_scale) == 2.0**32
+  resumed.train()
+  whole_runs.assert_same(whole_runs.state(resumed), whole_runs.state(whole))
+  assert whole_runs.metrics(tmp_path / 'cut') == lines
+  scales = [run.optimizer.loss_scale.numpy() for run in (resumed, whole)]
+  assert scales[0] == scales[1]
+  assert whole.average.stem.compute_dtype == 'float32'
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures('plain_layers')
+def test_float16_ends_when_no_scale_helps(tmp_path):
+  config = whole_runs.config(
+    'train.precision=mixed_float16', 'train.loss_weight=1000'
+  )
+  trainer = whole_runs.start(tmp_path, config)
+  trainer.optimizer._loss_scale.current_loss_scale.assign(1.0)
+  kernel = trainer.model.classifier.kernel
+  kernel.assign(kernel * 1e6)
+  cause = whole_runs.cause(trainer)
+  assert cause.startswith('step 1: gradients of the loss without a scale not')
+  assert 'train.precision=mixed_bfloat16' in cause

@@ -1,4 +1,4 @@
-"""The training loop: compiled intervals of steps, checkpoints, resumption."""
+"""A training run: its state, checkpoints, evaluations and resumption."""
 
 from collections.abc import Mapping
 import functools
@@ -6,7 +6,6 @@ import os
 import time
 from typing import Any, Callable, Optional
 
-from absl import logging
 import numpy as np
 import tensorflow as tf
 
@@ -15,24 +14,20 @@ from efficientnet_advprop import devices
 from efficientnet_advprop import execution
 from efficientnet_advprop.base import disposal
 from efficientnet_advprop.base import paths
-from efficientnet_advprop.base import progress
-from efficientnet_advprop.data import bad_records
 from efficientnet_advprop.data import caching
 from efficientnet_advprop.data import pipeline
 from efficientnet_advprop.data import sources
-from efficientnet_advprop.methods import gradients
 from efficientnet_advprop.methods import passes
 from efficientnet_advprop.models import factory
 from efficientnet_advprop.training import attack_picture
 from efficientnet_advprop.training import best as best_lib
 from efficientnet_advprop.training import boundaries
 from efficientnet_advprop.training import finite
-from efficientnet_advprop.training import input_watch
+from efficientnet_advprop.training import host_loop
 from efficientnet_advprop.training import optimizers
 from efficientnet_advprop.training import precision
 from efficientnet_advprop.training import reporting
 from efficientnet_advprop.training import resuming
-from efficientnet_advprop.training import schedules
 from efficientnet_advprop.training import step as step_lib
 from efficientnet_advprop.training import stopping
 from efficientnet_advprop.weights import checkpoints
@@ -104,9 +99,7 @@ class Trainer:
     if config.train.keep_best:
       self._best = best_lib.Best(config, checkpoint, model_dir, self.is_chief)
     self._stopper = stopping.Stopper()
-    self._watch = input_watch.InputWatch()
     self._context: Optional[tf.distribute.InputContext] = None
-    self._began = False
 
   def _create_model(self) -> tf.keras.Model:
     return factory.create_model(
@@ -153,19 +146,26 @@ class Trainer:
     config, step = self.config, self.step
     if self._best is not None:
       self._best.resume(step)
-    run_steps = self._compile_steps()
     reporter: Optional[reporting.Reporter] = None
     watched = devices.lost_workers_named(self.strategy)
     disposing = disposal.disposing(
       iter(self._dataset(step)), devices.has_workers(self.strategy)
     )
-    with disposing as held, watched, self._stopper, self._watch.reporting():
+    loop = host_loop.HostLoop(
+      config,
+      self.strategy,
+      self.execution,
+      self._update,
+      self.optimizer,
+      self._begin,
+    )
+    with disposing as held, watched, self._stopper, loop.watching():
       # The last run may have been stopped during this evaluation.
       if step and boundaries.is_evaluated(step, config):
         self._evaluate(evaluate, step)
       while step < config.train_steps and not self._is_settled():
         end = boundaries.next_boundary(step, config)
-        metrics, timing = self._interval(run_steps, held[0], step, end)
+        metrics, timing = loop.run(held[0], step, end, self._last_saved)
         if reporter is None:
           reporter = reporting.Reporter(
             config, self.model_dir, self._writer, step, self.is_chief
@@ -201,9 +201,19 @@ class Trainer:
 
     return self.strategy.distribute_datasets_from_function(dataset)
 
+  def _update(self, batch: passes.Batch) -> tf.Tensor:
+    """Makes one update from a replica's share of a batch, in a graph."""
+    return step_lib.train_step(
+      self.model,
+      self.average,
+      self.optimizer,
+      batch,
+      self.config,
+      self._first_update,
+    )
+
   def _begin(self, step: int) -> None:
     """Records the run, now that a first step after `step` was made."""
-    self._began = True
     if not self.is_chief:
       return
     tf.io.gfile.makedirs(self.model_dir)
@@ -272,109 +282,6 @@ class Trainer:
       return strategy.reduce(tf.distribute.ReduceOp.SUM, flags, axis=None)
 
     return bool(count(tf.constant(float(requested))) > 0)
-
-  def _compile_steps(self) -> Callable[..., finite.Sums]:
-    """Returns the host loop: steps on all replicas, summing their losses."""
-    strategy, config = self.strategy, self.config
-
-    def replica_step(batch: passes.Batch) -> tf.Tensor:
-      return step_lib.train_step(
-        self.model,
-        self.average,
-        self.optimizer,
-        batch,
-        config,
-        self._first_update,
-      )
-
-    if self.execution.step:
-      replica_step = tf.function(replica_step, jit_compile=True)
-
-    @tf.function
-    def run_steps(
-      iterator: Any, first: tf.Tensor, end: tf.Tensor, sums: finite.Sums
-    ) -> finite.Sums:
-      for index in tf.range(first, end):
-        batch = self._watch.next(iterator, sums.losses)
-        scale = precision.loss_scale(self.optimizer)
-        losses = strategy.run(replica_step, args=(batch,))
-        losses = strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
-        skipped = None
-        if scale is not None:
-          losses, skipped = losses[:-1], losses[-1]
-        sums = finite.with_step(sums, losses, index, skipped, scale)
-      return sums
-
-    return run_steps
-
-  def _interval(
-    self,
-    run_steps: Callable[..., finite.Sums],
-    iterator: Any,
-    start: int,
-    end: int,
-  ) -> tuple[dict[str, float], reporting.Timing]:
-    """Runs steps `start` to `end`; returns their mean losses and the time."""
-    names = 'loss', *gradients.loss_names(self.config)
-    sums = finite.no_sums(len(names))
-    done, timing = 0, None
-    if not self._began:
-      # The first step separately: it compiles, and proves that the data and
-      # the settings work before anything of the run is written.
-      logging.info('Compiling the training step; large networks take minutes')
-      sums, timing = self._run(run_steps, iterator, start, 0, 1, sums)
-      logging.info(
-        'Compiled, and the first step made, in %s',
-        progress.format_seconds(timing.seconds),
-      )
-      self._begin(start)
-      done = 1
-    if end - start > done:
-      sums, timing = self._run(
-        run_steps, iterator, start, done, end - start, sums
-      )
-    assert timing is not None
-    metrics = dict(zip(names, finite.means(sums)))
-    schedule = schedules.learning_rate(self.config)
-    metrics['learning_rate'] = float(schedule(tf.constant(end - 1)))
-    scale = precision.loss_scale(self.optimizer)
-    if scale is not None:
-      metrics['loss_scale'] = float(scale.numpy())
-      metrics['skipped_steps'] = int(sums.skipped.numpy())
-    return metrics, timing
-
-  def _run(
-    self,
-    run_steps: Callable[..., finite.Sums],
-    iterator: Any,
-    start: int,
-    first: int,
-    end: int,
-    sums: finite.Sums,
-  ) -> tuple[finite.Sums, reporting.Timing]:
-    """Runs steps `first` to `end` of the interval that begins at `start`.
-
-    Raises:
-      DataError: a record cannot be used.
-      TrainingError: losses, or in float16 gradients, are not finite.
-    """
-    began = time.monotonic()
-    running = step_lib.running(self.execution, is_first=not self._began)
-    with bad_records.data_errors(), running:
-      sums = run_steps(iterator, tf.constant(first), tf.constant(end), sums)
-      found = int(sums.found.numpy())
-    seconds = time.monotonic() - began
-    waited = min(self._watch.take_waited(), seconds)
-    if found >= 0:
-      step = start + found
-      names = 'loss', *gradients.loss_names(self.config)
-      losses = dict(zip(names, sums.bad.numpy().tolist()))
-      rate = float(schedules.learning_rate(self.config)(tf.constant(step)))
-      is_scaled = precision.is_scaling(self.optimizer)
-      saved = self._last_saved
-      raise finite.error(step + 1, losses, rate, saved, is_scaled)
-    compiles = not self._began
-    return sums, reporting.Timing(end - first, seconds, waited, compiles)
 
 
 def _check_groups(config: config_lib.Config, replicas: int) -> None:
