@@ -17,7 +17,6 @@ import os
 import shutil
 import time
 from typing import Any, BinaryIO, Optional
-import zipfile
 
 from absl import logging
 import numpy as np
@@ -161,7 +160,7 @@ def _open(
       len(index.starts) != source.size or os.stat(images).st_size != index.size
     ):
       raise ValueError('of another size')
-  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+  except (OSError, ValueError) as error:
     logging.warning('%s: damaged (%s); decoding again', folder, error)
     return None
   _check_bad(index.bad, index.problems, data)

@@ -7,7 +7,6 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop.data import image_ops
-from efficientnet_advprop.data import translation
 from efficientnet_advprop.testing import pillow_operations
 
 
@@ -173,15 +172,3 @@ def test_cutout_greys_a_square_and_stays_inside():
 def test_an_image_too_small_to_sharpen_stays():
   picture = tf.constant(IMAGES['noise'][:2, :2])
   np.testing.assert_array_equal(image_ops.sharpness(picture, 1.9), picture)
-
-
-def test_addons_and_the_kernel_beneath_agree(monkeypatch):
-  if translation.image_module() is None:
-    pytest.skip('tensorflow-addons cannot be imported here')
-  picture = tf.constant(IMAGES['oblong photograph'])
-  for x, y in [(0, 0), (13, -40), (-250, 250)]:
-    by_addons = translation.translate(picture, x, y, 128)
-    with monkeypatch.context() as patch:
-      patch.setattr(translation, 'image_module', lambda: None)
-      by_kernel = translation.translate(picture, x, y, 128)
-    np.testing.assert_array_equal(by_addons, by_kernel)

@@ -10,6 +10,7 @@ import dataclasses
 import os
 import tempfile
 from typing import BinaryIO, Union
+import zipfile
 
 import numpy as np
 import tensorflow as tf
@@ -123,7 +124,11 @@ def read_index(path: str) -> Index:
   """Reads what `write_index` wrote.
 
   Raises:
-    OSError, ValueError, KeyError: it is damaged.
+    OSError: it cannot be read.
+    ValueError: it is damaged.
   """
-  with np.load(path) as arrays:
-    return Index(**{key: arrays[key] for key in Index.__annotations__})
+  try:
+    with open(path, 'rb') as file, np.load(file) as arrays:
+      return Index(**{key: arrays[key] for key in Index.__annotations__})
+  except (KeyError, EOFError, zipfile.BadZipFile) as error:
+    raise ValueError(f'{path}: {error}') from error

@@ -1,5 +1,6 @@
 """Settings of the smallest networks and runs that tests and tools train."""
 
+import pathlib
 from typing import Any, Optional
 
 from efficientnet_advprop import config as config_lib
@@ -56,3 +57,13 @@ def config(
 def overrides(model: dict[str, Any]) -> list[str]:
   """Returns a network's settings as --params_override takes them."""
   return [f'model.{key}={value}' for key, value in model.items()]
+
+
+def write_settings(
+  model_dir: pathlib.Path, settings: config_lib.Config, has_checkpoint: bool
+) -> None:
+  """Writes what a run leaves in its folder, but for what it has learned."""
+  (model_dir / 'config.yaml').write_text(config_lib.to_yaml(settings))
+  if has_checkpoint:
+    (model_dir / 'checkpoints').mkdir()
+    (model_dir / 'checkpoints' / 'ckpt-7.index').touch()
