@@ -6,6 +6,7 @@ from typing import Any, Optional
 import tensorflow as tf
 
 from efficientnet_advprop import config
+from efficientnet_advprop.layers import depthwise
 from efficientnet_advprop.layers import kernels
 from efficientnet_advprop.layers import normalization
 
@@ -180,6 +181,6 @@ class NormalizedConv2D(tf.keras.layers.Layer):
         inputs, padding = pad_symmetrically(inputs, self.kernel_size), 'VALID'
       return tf.nn.conv2d(inputs, kernel, self.strides, padding)
     if compiled:
-      return kernels.depthwise_convolution(inputs, kernel, self.strides)
+      return depthwise.convolution(inputs, kernel, self.strides)
     strides = [1, self.strides, self.strides, 1]
     return tf.nn.depthwise_conv2d(inputs, kernel, strides, 'SAME')
