@@ -31,12 +31,16 @@ class Comparison(NamedTuple):
   rival_cell: str
 
 
+_TRAINED = 'EfficientNet-Lite0 from ImageNet, 24 epochs, tuned'
 _CONVERGED = 'ResNet-18, width .25, 128 epochs, tuned'
 _TUNED = 'ResNet-18, width .25, 64 epochs, tuned'
 _SHORT = 'ResNet-18, width .25, 32 epochs, label'
 _LONG = 'ResNet-18, width .25, 64 epochs, label'
 _FINE = 'MobileNetV2, fine-tuned for 3 epochs'
 COMPARISONS = (
+  Comparison(_TRAINED, SAME, 'finetuning', 'advprop', 'vanilla'),
+  Comparison(_TRAINED, AS_MUCH, 'finetuning', 'advprop', 'vanilla_long'),
+  Comparison(_TRAINED, DOUBLED, 'finetuning', 'advprop', 'vanilla_doubled'),
   Comparison(_CONVERGED, SAME, 'converged', 'advprop', 'vanilla'),
   Comparison(_CONVERGED, AS_MUCH, 'converged', 'advprop', 'vanilla_long'),
   Comparison(_CONVERGED, DOUBLED, 'converged', 'advprop', 'vanilla_doubled'),
