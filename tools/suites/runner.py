@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 from typing import Any, Optional
 
 from absl import logging
@@ -138,6 +139,9 @@ class Runner:
       if line is not None:
         self._take(run, line)
     self._at_work: dict[_Key, tuple[suite_lib.Run, subprocess.Popen]] = {}
+    self._ends = False
+    # Held where runs begin, so that none begins unseen while all are ended.
+    self._lock = threading.Lock()
 
   @property
   def missing(self) -> list[suite_lib.Run]:
@@ -173,22 +177,32 @@ class Runner:
             self._log_status()
       except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
-        for _, process in list(self._at_work.values()):
-          process.terminate()
+        self._end()
         raise
+
+  def _end(self) -> None:
+    """Lets no further run begin; those at work save and end."""
+    with self._lock:
+      self._ends = True
+      for _, process in self._at_work.values():
+        process.terminate()
 
   def _model_dir(self, run: suite_lib.Run) -> str:
     return model_dir(self._work_dir, run)
 
   def _run(self, run: suite_lib.Run) -> tuple[suite_lib.Run, _Line]:
     key = run.cell, run.seed
-    process = subprocess.Popen(
-      [*self._command, f'--run={run.cell}:{run.seed}'],
-      env={**os.environ, **_ONE_THREAD},
-    )
-    self._at_work[key] = run, process
+    with self._lock:
+      if self._ends:
+        raise concurrent.futures.CancelledError
+      process = subprocess.Popen(
+        [*self._command, f'--run={run.cell}:{run.seed}'],
+        env={**os.environ, **_ONE_THREAD},
+      )
+      self._at_work[key] = run, process
     process.wait()
-    del self._at_work[key]
+    with self._lock:
+      del self._at_work[key]
     line = read_line(self._model_dir(run))
     if process.returncode or line is None:
       raise config_lib.ConfigError(

@@ -2,7 +2,9 @@ import json
 import logging
 import os
 import re
+import subprocess
 import sys
+import time
 
 import pytest
 
@@ -113,6 +115,25 @@ def test_a_run_that_fails_is_named_and_what_ended_stays(tmp_path):
   with pytest.raises(config_lib.ConfigError, match="run: got 'b:0'"):
     runner.run_all(1)
   assert list(_runner(tmp_path, suite).results) == [('a', 0)]
+
+
+def test_a_run_that_begins_while_another_fails_is_ended(tmp_path, monkeypatch):
+  """It has started, but its thread has not come to say so."""
+  suite = _suite(2)
+  started = []
+  popen = subprocess.Popen
+
+  def slow_popen(command, **options):
+    if started:
+      command = [sys.executable, '-c', 'import time; time.sleep(60)']
+    started.append(popen(command, **options))
+    time.sleep(0.5)
+    return started[-1]
+
+  monkeypatch.setattr(runner_lib.subprocess, 'Popen', slow_popen)
+  with pytest.raises(config_lib.ConfigError, match="run: got 'a:0'"):
+    _runner(tmp_path, suite).run_all(jobs=1)
+  assert [process.returncode for process in started[1:]] in ([], [-15])
 
 
 def test_a_run_at_work_tells_where_it_is(tmp_path, caplog, monkeypatch):
