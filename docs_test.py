@@ -185,7 +185,7 @@ def test_dotted_names_of_the_package_exist(page):
 
 
 def test_the_page_of_settings_is_current():
-  written = (pages.ROOT / 'docs' / 'settings.md').read_text(encoding='utf-8')
+  written = pages.text('docs/settings.md')
   assert written == settings_page.page(), 'run tools/write_settings.py'
 
 

@@ -1,22 +1,18 @@
 """Runs the examples of docs/extending.md as they are written there."""
 
-from pathlib import Path
-import re
-
 import pytest
 
 from efficientnet_advprop.config import methods as table
 from efficientnet_advprop.methods import paper
-
-_ROOT = Path(__file__).parent
+from efficientnet_advprop.testing import pages
 
 
 def _example(heading):
   """The Python block of a section."""
-  text = (_ROOT / 'docs' / 'extending.md').read_text()
-  section = text.split(f'\n## {heading}\n')[1].split('\n## ')[0]
-  (block,) = re.findall(r'```python\n(.*?)```', section, re.DOTALL)
-  return block
+  blocks = pages.blocks('docs/extending.md')
+  found = [block for block in blocks if block.heading == f'## {heading}']
+  (code,) = (block.text for block in found if block.language == 'python')
+  return code
 
 
 @pytest.fixture
@@ -25,7 +21,7 @@ def run(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
 
   def run_example(heading):
-    code = _example(heading).replace("'hparams/", f"'{_ROOT}/hparams/")
+    code = _example(heading).replace("'hparams/", f"'{pages.ROOT}/hparams/")
     names: dict = {}
     exec(compile(code, heading, 'exec'), names)
     return names

@@ -26,7 +26,8 @@ def test_a_run_without_checkpoints_may_become_another(tmp_path):
   tiny_runs.write_settings(
     tmp_path, config_lib.load_config(recipe), has_checkpoint=False
   )
-  other = config_lib.load_config(recipe, ['data.num_classes=7'])
+  tiny = tiny_runs.overrides(tiny_runs.EFFICIENTNET)
+  other = config_lib.load_config(recipe, ['data.num_classes=7', *tiny])
   folder.check_identity(other, str(tmp_path))
 
 

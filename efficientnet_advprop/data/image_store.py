@@ -131,4 +131,4 @@ def read_index(path: str) -> Index:
     with open(path, 'rb') as file, np.load(file) as arrays:
       return Index(**{key: arrays[key] for key in Index.__annotations__})
   except (KeyError, EOFError, zipfile.BadZipFile) as error:
-    raise ValueError(f'{path}: {error}') from error
+    raise ValueError(str(error)) from error

@@ -15,13 +15,12 @@ from efficientnet_advprop.data import preprocessing
 from efficientnet_advprop.export import onnx_files
 from efficientnet_advprop.export import saved_model
 from efficientnet_advprop.export import tflite
-
-_ROOT = pathlib.Path(__file__).parents[2]
+from efficientnet_advprop.testing import pages
 
 
 def _blocks(page):
-  text = (_ROOT / 'docs' / page).read_text()
-  return re.findall(r'```(\w+)\n(.*?)```', text, re.DOTALL)
+  found = pages.blocks(f'docs/{page}')
+  return [(block.language, block.text) for block in found if block.language]
 
 
 def _client(page, word):

@@ -42,7 +42,7 @@ def blocks(page: _Page) -> list[Block]:
       opened = None
     else:
       opened = number, line[3:].strip(), []
-  assert opened is None, f'{page}: the block of line {opened} has no end'
+  assert opened is None, f'{page}: the block of line {opened[0]} has no end'
   return result
 
 

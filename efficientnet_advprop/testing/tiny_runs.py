@@ -21,13 +21,13 @@ RESNET: dict[str, Any] = {
 NUM_TRAIN_IMAGES = 2500  # Of the embedded data set.
 
 
-def config(
+def values(
   steps: int,
   batch_size: int = 16,
   model: Optional[dict[str, Any]] = None,
   **train: Any,
-) -> config_lib.Config:
-  """Returns a run of AdvProp on the embedded data set.
+) -> dict[str, Any]:
+  """Returns the sections of a run of AdvProp on the embedded data set.
 
   Args:
     steps: how many updates it has.
@@ -35,23 +35,26 @@ def config(
     model: the section `model`; None for `EFFICIENTNET`.
     **train: further settings of the section `train`.
   """
-  return config_lib.from_dict(
-    {
-      'model': EFFICIENTNET if model is None else model,
-      'data': {
-        'num_classes': 10,
-        'num_train_images': NUM_TRAIN_IMAGES,
-        'num_eval_images': 500,
-        'augmentation': 'none',
-      },
-      'train': {
-        'batch_size': batch_size,
-        'epochs': steps * batch_size / NUM_TRAIN_IMAGES,
-        'warmup_epochs': 0,
-        **train,
-      },
-    }
-  )
+  return {
+    'model': EFFICIENTNET if model is None else model,
+    'data': {
+      'num_classes': 10,
+      'num_train_images': NUM_TRAIN_IMAGES,
+      'num_eval_images': 500,
+      'augmentation': 'none',
+    },
+    'train': {
+      'batch_size': batch_size,
+      'epochs': steps * batch_size / NUM_TRAIN_IMAGES,
+      'warmup_epochs': 0,
+      **train,
+    },
+  }
+
+
+def config(steps: int, *args: Any, **options: Any) -> config_lib.Config:
+  """Returns the run of `values`."""
+  return config_lib.from_dict(values(steps, *args, **options))
 
 
 def overrides(model: dict[str, Any]) -> list[str]:

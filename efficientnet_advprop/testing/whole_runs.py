@@ -17,23 +17,9 @@ from efficientnet_advprop.testing import tiny_runs
 from efficientnet_advprop.training import trainer as trainer_lib
 
 ONE_DEVICE = tf.distribute.OneDeviceStrategy('CPU:0')
-# Of the embedded data set, which is there whenever the code is.
-_VALUES = {
-  'model': tiny_runs.RESNET,
-  'data': {
-    'num_classes': 10,
-    'num_train_images': 2500,
-    'num_eval_images': 500,
-    'augmentation': 'none',
-  },
-  'train': {
-    'batch_size': 16,
-    'epochs': 0.0384,  # 6 steps.
-    'log_steps': 2,
-    'checkpoint_steps': 2,
-    'warmup_epochs': 0,
-  },
-}
+_VALUES = tiny_runs.values(
+  6, model=tiny_runs.RESNET, log_steps=2, checkpoint_steps=2
+)
 
 _Path = Union[str, pathlib.Path]
 

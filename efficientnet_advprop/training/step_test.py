@@ -4,9 +4,9 @@ import tensorflow as tf
 
 from efficientnet_advprop.methods import paper
 from efficientnet_advprop.testing import tiny_runs
+from efficientnet_advprop.testing import whole_runs
 from efficientnet_advprop.training import optimizers
 from efficientnet_advprop.training import step as step_lib
-from efficientnet_advprop.training import trainer as trainer_lib
 
 
 def _config(model=None, **train):
@@ -17,8 +17,7 @@ def _config(model=None, **train):
 
 def _trainer(config):
   """Network, average and optimizer of a run, of which nothing is written."""
-  strategy = tf.distribute.OneDeviceStrategy('CPU:0')
-  return trainer_lib.Trainer(config, strategy, '/nonexistent')
+  return whole_runs.start('/nonexistent', config)
 
 
 def _random_batch():
