@@ -48,13 +48,14 @@ def run(
     description: what `--help` says above the flags: the command's docstring.
   """
 
-  def guarded(argv: Sequence[str]) -> Optional[int]:
+  def guarded(argv: Sequence[str]) -> int:
     set_up_log()
     try:
-      code = main(argv)
+      code = main(argv) or 0
     except (errors.UserError, OSError) as error:
-      fail(name, error)
-    disposal.end_process(code or 0)
+      _tell(name, error)
+      code = errors.EXIT_USER_ERROR
+    disposal.end_process(code)
     return code
 
   app.run(guarded, flags_parser=parser(name, values, check, description))
@@ -143,11 +144,14 @@ class _PlainFormatter(python_logging.Formatter):
 
 
 def fail(program: str, error: BaseException) -> NoReturn:
-  """Ends the process with one line and the exit code of a user's error."""
+  """Raises SystemExit with a user error's exit code, after its one line."""
+  _tell(program, error)
+  sys.exit(errors.EXIT_USER_ERROR)
+
+
+def _tell(program: str, error: BaseException) -> None:
   sys.stdout.flush()
   print(f'{program}: {one_line(error)}', file=sys.stderr)
-  disposal.end_process(errors.EXIT_USER_ERROR)
-  sys.exit(errors.EXIT_USER_ERROR)
 
 
 def one_line(error: BaseException) -> str:

@@ -2,11 +2,13 @@ import logging as python_logging
 import re
 import subprocess
 import sys
+import threading
 
 from absl import flags
 import pytest
 
 from efficientnet_advprop.app import program
+from efficientnet_advprop.base import disposal
 
 
 def _is_even(values):
@@ -53,6 +55,23 @@ def test_an_error_ends_in_one_line(capsys, error, line):
   assert capsys.readouterr().err.splitlines() == [line]
 
 
+def test_an_error_leaves_the_process_to_its_caller(capsys):
+  """Also while an iterator of an earlier run is being freed."""
+  freed = threading.Event()
+
+  class Held:
+    def __del__(self):
+      freed.wait()
+
+  with disposal.disposing(Held()):
+    pass
+  with pytest.raises(SystemExit):
+    program.fail('tool', ValueError('wrong'))
+  freed.set()
+  disposal.wait()
+  assert capsys.readouterr().err == 'tool: wrong\n'
+
+
 @pytest.mark.parametrize('flag', ['-h', '--help'])
 def test_help_shows_the_flags(capsys, flag):
   with pytest.raises(SystemExit) as stopped:
@@ -74,7 +93,9 @@ def test_log_lines_are_plain():
 
 def _run(code):
   command = [sys.executable, '-c', code]
-  return subprocess.run(command, capture_output=True, text=True, check=False)
+  return subprocess.run(
+    command, capture_output=True, text=True, check=False, timeout=120
+  )
 
 
 def test_tensorflow_logs_a_line_once():
@@ -104,3 +125,22 @@ def test_a_user_error_ends_the_command_in_one_line():
   assert done.returncode == 2
   assert done.stderr.splitlines()[-1] == 'tool: x: cut short'
   assert 'Traceback' not in done.stderr
+
+
+def test_a_user_error_does_not_wait_for_what_is_being_freed():
+  code = (
+    'import threading\n'
+    'from absl import flags\n'
+    'from efficientnet_advprop.app import program\n'
+    'from efficientnet_advprop.base import disposal, errors\n'
+    'class Endless:\n'
+    '  def __del__(self):\n'
+    '    threading.Event().wait()\n'
+    'def main(argv):\n'
+    '  with disposal.disposing(Endless()):\n'
+    "    raise errors.DataError('x: cut short')\n"
+    "program.run('tool', main, flags.FLAGS)\n"
+  )
+  done = _run(code)
+  assert done.returncode == 2
+  assert done.stderr.splitlines()[-1] == 'tool: x: cut short'
