@@ -265,16 +265,6 @@ def test_a_folder_that_cannot_be_is_one_line(shards, tmp_path):
   assert _error(config) == f'data.cache={place}: Not a directory'
 
 
-def test_settings_that_make_no_sense_are_refused():
-  for changes, allowed in (
-    ({'cache': 'gs://bucket/cache'}, 'none, memory, or a local folder'),
-    ({'cache_short_side': 256}, 'none, or with data.cache'),
-  ):
-    with pytest.raises(config_lib.ConfigError) as caught:
-      config_lib.DataConfig(**changes)
-    assert str(caught.value).endswith(f'allowed: {allowed}')
-
-
 def test_uncounted_images_are_refused(shards):
   config = tiny_data.config(shards, cache='memory')
   source = dataclasses.replace(_found(config), counts=None)

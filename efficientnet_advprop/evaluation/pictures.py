@@ -100,10 +100,11 @@ def is_records(path: str) -> bool:
     if file.read(4).startswith(_MAGIC_NUMBERS):
       return False
   try:
-    next(iter(tf.data.TFRecordDataset(path)), None)
+    # An end in the middle of the first length counts as the end of the file.
+    first = next(iter(tf.data.TFRecordDataset(path)), None)
   except tf.errors.OpError:
     return False
-  return tf.io.gfile.stat(path).length > 0
+  return first is not None
 
 
 def read(
