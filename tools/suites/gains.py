@@ -33,6 +33,7 @@ class Comparison(NamedTuple):
 
 _TRAINED = 'EfficientNet-Lite0 from ImageNet, 24 epochs, tuned'
 _CONVERGED = 'ResNet-18, width .25, 128 epochs, tuned'
+_WIDE = 'ResNet-18, width .5, 128 epochs, tuned'
 _TUNED = 'ResNet-18, width .25, 64 epochs, tuned'
 _SHORT = 'ResNet-18, width .25, 32 epochs, label'
 _LONG = 'ResNet-18, width .25, 64 epochs, label'
@@ -44,6 +45,11 @@ COMPARISONS = (
   Comparison(_CONVERGED, SAME, 'converged', 'advprop', 'vanilla'),
   Comparison(_CONVERGED, AS_MUCH, 'converged', 'advprop', 'vanilla_long'),
   Comparison(_CONVERGED, DOUBLED, 'converged', 'advprop', 'vanilla_doubled'),
+  Comparison(_WIDE, SAME, 'converged', 'wide_advprop', 'wide_vanilla'),
+  Comparison(_WIDE, AS_MUCH, 'converged', 'wide_advprop', 'wide_vanilla_long'),
+  Comparison(
+    _WIDE, DOUBLED, 'converged', 'wide_advprop', 'wide_vanilla_doubled'
+  ),
   Comparison(_TUNED, SAME, 'capacity', 'advprop', 'vanilla'),
   Comparison(_TUNED, AS_MUCH, 'capacity', 'advprop', 'vanilla_long'),
   Comparison(_TUNED, DOUBLED, 'capacity', 'advprop', 'vanilla_doubled'),
@@ -131,6 +137,7 @@ def plot(rows: Sequence[Row], path: str) -> None:
   )
   panels = figure.subplots(1, len(MEASURES), sharey=True)
   rivals = list(dict.fromkeys(row.comparison.rival for row in rows))
+  regimes = list(dict.fromkeys(row.comparison.regime for row in rows))
   for axes, (measure, title) in zip(panels, MEASURES.items()):
     axes.axvline(0, color='black', linewidth=0.8)
     axes.grid(axis='x', alpha=0.3)
@@ -139,6 +146,8 @@ def plot(rows: Sequence[Row], path: str) -> None:
     means = [0.0, *(v.mean for row in rows if (v := row.found[measure]))]
     axes.set_xlim(min(means) - _MARGIN, max(means) + _MARGIN)
     for place, (comparison, found) in enumerate(rows):
+      if regimes.index(comparison.regime) % 2 == 0:  # Bands tell them apart.
+        axes.axhspan(place - 0.5, place + 0.5, color='0.94', zorder=0)
       color = f'C{rivals.index(comparison.rival)}'
       verdict = found[measure]
       if verdict is not None:
