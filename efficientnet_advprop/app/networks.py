@@ -207,13 +207,13 @@ def _exported(
   )
 
 
-# --- Networks of others -----------------------------------------------------
+# --- Networks from elsewhere ------------------------------------------------
 
 
 def _stated_pixels(
   config: config_lib.Config, path: str
 ) -> tuple[Callable[[tf.Tensor], tf.Tensor], str]:
-  """`eval.pixels`, without which nothing is known of a file of others."""
+  """`eval.pixels`, without which nothing is known of a file from elsewhere."""
   pixels = config.eval.pixels
   if pixels is None:
     allowed = f'{", ".join(_PIXELS)}: the pixels that {path} takes'
@@ -228,7 +228,7 @@ def _foreign(
   path: str,
   size: int,
 ) -> Callable[..., tf.Tensor]:
-  """Calls a network of others as one of this project.
+  """Calls a network from elsewhere as one of this project.
 
   Args:
     network: maps images in its own pixels to logits or probabilities.

@@ -106,7 +106,7 @@ def predict(
     inputs: pictures, folders, patterns or TFRecord files, or one of these.
     class_names: of the logits, in their order; None for those that the run or
       the files of the network state, or else the numbers of the classes.
-    pixels: what an ONNX or .keras file of others takes; see `eval.pixels`.
+    pixels: what an ONNX or .keras file from elsewhere takes; see `eval.pixels`.
 
   Returns:
     A prediction for each picture: `file`, `class_name`, `probability`, `top`,

@@ -75,9 +75,10 @@ class EvalConfig(fields.Checked):
   # a TFLite, ONNX or .keras file, or `keras:<name>` for a
   # network of keras.applications. None: the newest checkpoint in model_dir.
   network: Optional[str] = fields.field(None)
-  # Pixels that an ONNX or .keras file of others takes: `advprop` in [-1, 1],
-  # `raw` in [0, 255], `unit` in [0, 1], `imagenet` in [0, 1] less ImageNet's
-  # mean and over its deviation, `caffe` in BGR less the mean of [0, 255].
+  # Pixels that an ONNX or .keras file from elsewhere takes: `advprop` in
+  # [-1, 1], `raw` in [0, 255], `unit` in [0, 1], `imagenet` in [0, 1] less
+  # ImageNet's mean and over its deviation, `caffe` in BGR less the mean of
+  # [0, 255].
   pixels: Optional[str] = fields.field(
     None, choices=('advprop', 'raw', 'unit', 'imagenet', 'caffe')
   )

@@ -43,7 +43,7 @@ class ExportedNetwork:
     num_classes: number of its logits.
     class_names: of its logits, from `labels.txt` next to it; None without one.
     pixels_are_known: whether it takes images in [-1, 1], as all files of this
-      project do; nothing is known of an ONNX file of others.
+      project do; nothing is known of an ONNX file from elsewhere.
     facts: `step` and `weights` of the network that it was made of, None where
       its report does not say.
     digest: a short hash of the content of its files.

@@ -249,7 +249,7 @@ def test_raw_weights_are_not_evaluated_in_float16():
 
 @pytest.fixture(scope='module', name='trained')
 def _trained():
-  """A network that has learnt 64 images by heart, in two precisions."""
+  """A network that has memorized 64 images, in two precisions."""
   config = _config('train.method=vanilla')
   images, labels = _batch(64)['image'], _batch(64)['label']
   network = _network(config)

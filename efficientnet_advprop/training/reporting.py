@@ -126,7 +126,7 @@ class Reporter:
   def _left(self, step: int) -> str:
     """Says the time left: steps, checkpoints and evaluations.
 
-    Nothing is said before a step was made without compiling.
+    Empty before a step was made without compiling.
     """
     recent = [timing for timing in self._timings if not timing.compiles][-10:]
     if not recent:
