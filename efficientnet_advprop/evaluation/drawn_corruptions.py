@@ -119,7 +119,7 @@ def frost(
 
   name = _TEXTURES[np.random.randint(len(_TEXTURES))]
   folder = importlib.resources.files('imagecorruptions')
-  content = folder.joinpath('frost', name).read_bytes()
+  content = folder.joinpath('frost').joinpath(name).read_bytes()
   # Typed as Any, because newer OpenCVs say that it may be None.
   texture: Any = cv2.imdecode(
     np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR

@@ -41,7 +41,9 @@ def _message_class(name):
           field.label = field.LABEL_OPTIONAL
     pool.Add(file)
   descriptor = pool.FindMessageTypeByName(f't.{name}')
-  return message_factory.GetMessageClass(descriptor)
+  if hasattr(message_factory, 'GetMessageClass'):
+    return message_factory.GetMessageClass(descriptor)
+  return message_factory.MessageFactory(pool).GetPrototype(descriptor)  # 3.20.
 
 
 def _requests(version):

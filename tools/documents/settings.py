@@ -1,6 +1,6 @@
 """The page docs/settings.md, from the dataclasses of the configuration."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import dataclasses
 import inspect
 import re
@@ -103,9 +103,8 @@ def page() -> str:
     sections.append(_section(section.name, cls))
     for field in dataclasses.fields(cls):
       hint = typing.get_type_hints(cls)[field.name]
-      if typing.get_origin(hint) is not None and not isinstance(hint, type):
-        arguments = typing.get_args(hint)
-        if dataclasses.is_dataclass(arguments[-1]):
-          name = f'`{section.name}.{field.name}.<name>`'
-          sections.append(_section(name, arguments[-1]))
+      if typing.get_origin(hint) is Mapping:
+        _, inner = typing.get_args(hint)
+        name = f'`{section.name}.{field.name}.<name>`'
+        sections.append(_section(name, inner))
   return '\n'.join(sections)
