@@ -1,6 +1,8 @@
 import json
 import os
 
+import pytest
+
 from efficientnet_advprop.app import modes
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.export import exported_network
@@ -18,6 +20,7 @@ def test_an_outcome_s_exit_code_says_whether_something_failed():
   assert modes.Outcome('most', ('The test a failed: why',)).exit_code == 1
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_tested_and_exported(tmp_path):
   config = whole_runs.config(
     'train.keep_best=loss',
