@@ -10,6 +10,7 @@ from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import pretrained
 from efficientnet_advprop.app import networks
 from efficientnet_advprop.base import errors
+from efficientnet_advprop.testing import tiny_onnx
 from efficientnet_advprop.testing import tiny_runs
 from efficientnet_advprop.weights import loading
 from efficientnet_advprop.weights import names
@@ -105,29 +106,13 @@ def test_a_network_of_keras_brings_its_own_pixels(monkeypatch):
 def test_an_onnx_file_of_others_is_channels_first_and_needs_its_pixels(
   tmp_path,
 ):
-  onnx = pytest.importorskip('onnx', reason='an extra')
-  pytest.importorskip('onnxruntime', reason='an extra')
-  helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
-  weights = np.random.default_rng(1).normal(size=(3, 5)).astype('f')
-  graph = helper.make_graph(
-    [
-      helper.make_node('GlobalAveragePool', ['x'], ['mean']),
-      helper.make_node('Flatten', ['mean'], ['flat']),
-      helper.make_node('MatMul', ['flat', 'w'], ['y']),
-    ],
-    'small',
-    [helper.make_tensor_value_info('x', float32, ['batch', 3, 32, 32])],
-    [helper.make_tensor_value_info('y', float32, ['batch', 5])],
-    [onnx.numpy_helper.from_array(weights, 'w')],
-  )
-  opset = helper.make_opsetid('', 13)
-  model = helper.make_model(graph, opset_imports=[opset], ir_version=8)
+  content = tiny_onnx.content(['batch', 3, 32, 32], axes=(2, 3))
+  (tmp_path / 'other.onnx').write_bytes(content)
   path = os.fspath(tmp_path / 'other.onnx')
-  onnx.save(model, path)
   with pytest.raises(config_lib.ConfigError, match=r'^eval\.pixels: .*unit'):
     _open(path)
   network = _open(path, 'imagenet')
-  expected = _reference('imagenet').mean((1, 2)) @ weights
+  expected = _reference('imagenet').mean((1, 2)) @ tiny_onnx.WEIGHTS
   found = tf.function(network.call)(tf.constant(_IMAGES)).numpy()
   np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
   assert not network.has_gradients and network.is_foreign

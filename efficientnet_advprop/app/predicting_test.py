@@ -15,6 +15,7 @@ from efficientnet_advprop.export import sample_images
 from efficientnet_advprop.export import saved_model
 from efficientnet_advprop.export import tflite
 from efficientnet_advprop.models import factory
+from efficientnet_advprop.testing import tiny_data
 from efficientnet_advprop.testing import tiny_network
 
 
@@ -115,11 +116,11 @@ def test_every_kind_of_network_answers_alike(
 
 def test_records_are_classified(config, model_dir, photos, tmp_path):
   path = tmp_path / 'unlabelled-00000-of-00001'
-  with tf.io.TFRecordWriter(os.fspath(path)) as writer:
-    for name in ('blue', 'green'):
-      encoded = (photos / f'{name}.jpg').read_bytes()
-      writer.write(tfrecords.encode_example({'image/encoded': encoded}))
-    writer.write(b'no message')
+  pictures = [
+    (photos / f'{name}.jpg').read_bytes() for name in ('blue', 'green')
+  ]
+  records = [tfrecords.encode_example({'image/encoded': p}) for p in pictures]
+  tiny_data.write_shard(path, [*records, b'no message'])
   found = predicting.predict(model_dir, os.fspath(path))
   assert [p.file for p in found] == [f'{path}:{n}' for n in range(3)]
   assert [p.class_name for p in found] == ['blue', 'green', None]

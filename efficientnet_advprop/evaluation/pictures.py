@@ -100,7 +100,7 @@ def is_records(path: str) -> bool:
     if file.read(4).startswith(_MAGIC_NUMBERS):
       return False
   try:
-    # An end in the middle of the first length counts as the end of the file.
+    # TensorFlow takes a cut header for the end of the file.
     first = next(iter(tf.data.TFRecordDataset(path)), None)
   except tf.errors.OpError:
     return False
