@@ -16,6 +16,7 @@ import tensorflow as tf
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.data import preprocessing
+from efficientnet_advprop.data import tfrecords
 
 _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.gif', '.bmp')
 # Formats of pictures that cannot be decoded here; a folder may hold them, and
@@ -100,7 +101,7 @@ def is_records(path: str) -> bool:
     if file.read(4).startswith(_MAGIC_NUMBERS):
       return False
   try:
-    # TensorFlow takes a cut header for the end of the file.
+    # A file that is shorter than a header has no record for TensorFlow.
     first = next(iter(tf.data.TFRecordDataset(path)), None)
   except tf.errors.OpError:
     return False
@@ -176,14 +177,22 @@ def _records(path: str) -> Iterator[_Encoded]:
   while True:
     name = f'{path}:{number}'
     try:
-      record = next(records)
-    except StopIteration:
-      return
+      record = next(records, None)
+      # TensorFlow takes a cut header for the end of the file.
+      is_damaged = record is None and _ends_in_header(path)
     except tf.errors.OpError:
+      record, is_damaged = None, True
+    if is_damaged:
       yield _Encoded(name, b'', 'damaged; the rest of the file is not read')
+    if record is None:
       return
     yield _parsed(name, record)
     number += 1
+
+
+def _ends_in_header(path: str) -> bool:
+  """Whether a TFRecord file that was read to its end was cut; local alone."""
+  return '://' not in path and tfrecords.count_records(path)[1] is not None
 
 
 def _parsed(name: str, record: bytes) -> _Encoded:

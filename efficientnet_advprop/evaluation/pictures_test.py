@@ -102,6 +102,19 @@ def test_records_are_read_up_to_the_damage(tmp_path):
   assert tiny_data.indices(np.stack(read)) == [0, 1, 2]
 
 
+def test_a_cut_inside_a_header_is_damage_too(tmp_path):
+  """TensorFlow takes it for the end of the file."""
+  path = tmp_path / 'train-00000-of-00001'
+  encoded = tiny_data.encoded_image(0)
+  tiny_data.write_shard(path, [tiny_data.example(encoded, 1)])
+  whole = path.read_bytes()
+  path.write_bytes(whole + whole[: tfrecords.HEADER_BYTES - 1])
+  first, cut = _read(path)
+  assert tiny_data.indices(first.pixels[None]) == [0]
+  assert (cut.name, cut.pixels) == (f'{path}:1', None)
+  assert cut.problem == 'damaged; the rest of the file is not read'
+
+
 def test_a_picture_is_cropped_as_for_evaluation(tmp_path):
   pixels = np.zeros([64, 64, 3], np.uint8)
   pixels[16:48, 16:48] = 255
