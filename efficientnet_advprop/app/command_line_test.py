@@ -203,6 +203,7 @@ def _checkpoint_values(model_dir):
   }
 
 
+@pytest.mark.once
 def test_a_killed_run_ends_with_the_bits_of_an_uninterrupted_one(run, tmp_path):
   assert _start_and_signal(tmp_path, signal.SIGKILL) == -signal.SIGKILL
   interrupted = checkpoints.checkpoint_paths(str(tmp_path / 'checkpoints'))
@@ -223,6 +224,7 @@ def test_a_killed_run_ends_with_the_bits_of_an_uninterrupted_one(run, tmp_path):
   assert _metrics(tmp_path) == _metrics(run[0])
 
 
+@pytest.mark.once
 def test_sigterm_saves_and_has_its_exit_code(tmp_path):
   assert _start_and_signal(tmp_path, signal.SIGTERM, _QUICK) == 143
   saved = checkpoints.checkpoint_paths(str(tmp_path / 'checkpoints'))[0]
@@ -245,6 +247,7 @@ def test_evaluation_repeats_the_figures_of_training(run):
   assert after == pytest.approx(json.loads(before), rel=1e-5)
 
 
+@pytest.mark.once
 def test_a_test_without_images_ends_the_run_before_its_first_step(
   capsys, tmp_path
 ):
@@ -297,6 +300,7 @@ def test_the_model_dir_of_another_network_stays_as_it_is(capsys, run):
   assert sorted(os.listdir(model_dir / 'checkpoints')) == before
 
 
+@pytest.mark.once
 def test_a_damaged_record_file_stops_training(capsys, tmp_path):
   data = tmp_path / 'data'
   shutil.copytree(os.path.join(_ROOT, 'testdata'), data)

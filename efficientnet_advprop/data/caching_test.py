@@ -25,6 +25,8 @@ from efficientnet_advprop.data import preprocessing
 from efficientnet_advprop.data import sources
 from efficientnet_advprop.testing import tiny_data
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(name='shards', scope='module')
 def _shards(tmp_path_factory):

@@ -5,6 +5,8 @@ import tensorflow as tf
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop.data import mixing
 
+pytestmark = pytest.mark.once
+
 
 def _batch(size=64, side=8):
   """Images of one value each, by which a mix shows its shares."""

@@ -98,7 +98,9 @@ def _legacy_weights(old, new):
 def test_resize_is_the_closed_form(height, width, size):
   image = _scene(height, width)
   rows, columns = (_legacy_weights(n, size) for n in (height, width))
-  expected = np.einsum('ih,jw,hwc->ijc', rows, columns, image.astype(float))
+  expected = np.einsum(
+    'ih,jw,hwc->ijc', rows, columns, image.astype(float), optimize=True
+  )
   result = preprocessing.resize(tf.constant(image), size)
   assert result.dtype == tf.float32
   # TensorFlow reads the kernel from a table of 1024 entries.

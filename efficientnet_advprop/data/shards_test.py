@@ -10,6 +10,8 @@ from efficientnet_advprop.data import sources
 from efficientnet_advprop.testing import reading
 from efficientnet_advprop.testing import tiny_data
 
+pytestmark = pytest.mark.once
+
 
 def test_shards_are_found_and_counted(tmp_path):
   paths = tiny_data.write_split(tmp_path, 'train', [7, 13])

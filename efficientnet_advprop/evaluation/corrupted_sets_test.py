@@ -16,6 +16,8 @@ from efficientnet_advprop.evaluation import corrupted_sets
 from efficientnet_advprop.evaluation import corruptions
 from efficientnet_advprop.testing import tiny_data
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(name='config')
 def _config(tmp_path, monkeypatch):

@@ -16,6 +16,8 @@ from efficientnet_advprop.evaluation import image_sets
 from efficientnet_advprop.evaluation import imagenet_classes
 from efficientnet_advprop.testing import tiny_data
 
+pytestmark = pytest.mark.once
+
 
 def _test(**values):
   return config_lib.NamedTestConfig(**values)

@@ -9,6 +9,8 @@ from efficientnet_advprop.evaluation import evaluator
 from efficientnet_advprop.evaluation import mistakes
 from efficientnet_advprop.testing import tiny_data
 
+pytestmark = pytest.mark.once
+
 _NAMES = ['ant', 'bee', 'cow']
 
 

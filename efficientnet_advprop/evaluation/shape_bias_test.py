@@ -12,6 +12,8 @@ from efficientnet_advprop.evaluation import evaluator
 from efficientnet_advprop.evaluation import shape_bias
 from efficientnet_advprop.testing import tiny_data
 
+pytestmark = pytest.mark.once
+
 _TEST = config_lib.NamedTestConfig(split='stylized', cue='texture')
 _CONFIG = config_lib.from_dict(
   {

@@ -8,6 +8,7 @@ from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import pretrained
 from efficientnet_advprop.fit import advprop_model
 from efficientnet_advprop.layers import normalization
+from efficientnet_advprop.testing import tiny_runs
 from efficientnet_advprop.training import step as step_lib
 
 pytestmark = pytest.mark.skipif(
@@ -18,11 +19,10 @@ IMAGES = IMAGES.astype('float32')
 LABELS = np.random.default_rng(1).integers(0, 7, 12).astype('int32')
 
 
-def network(name='resnet-18', domains=('adversarial',), **settings):
+def network(domains=('adversarial',), **settings):
   tf.keras.utils.set_random_seed(0)
-  return pretrained.build_model(
-    name, 7, domains, image_size=16, width_coefficient=0.125, **settings
-  )
+  settings = {**tiny_runs.RESNET, **settings}
+  return pretrained.build_model(settings.pop('name'), 7, domains, **settings)
 
 
 def compiled(model):
@@ -87,7 +87,7 @@ def test_three_steps_equal_the_trainers(method, target):
 
 
 def test_the_networks_own_domains_and_range_are_used():
-  ours = network('efficientnet-b0', depth_coefficient=0.1)
+  ours = network(name='efficientnet-b0', depth_coefficient=0.1)
   model = compiled(advprop_model.AdvPropModel(ours))
   assert len(model.weights) == len(ours.weights)
   assert model.evaluate(IMAGES, LABELS, verbose=0) == pytest.approx(

@@ -184,6 +184,7 @@ def test_another_number_of_replicas_is_told(
   whole_runs.assert_close(whole_runs.state(two), whole_runs.state(whole_run))
 
 
+@pytest.mark.once
 def test_a_run_that_resumes_keeps_the_settings_before(tmp_path, whole):
   whole_runs.cut(whole[1], tmp_path, 2)
   config = whole_runs.config('train.learning_rate=0.01')

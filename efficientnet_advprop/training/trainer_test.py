@@ -69,6 +69,7 @@ def test_the_time_left_hears_of_saves_and_evaluations(monkeypatch, tmp_path):
     assert 0 <= seconds - {'save': 0.02, 'evaluate': 0.04}[what] < 2
 
 
+@pytest.mark.once
 def test_the_first_update_of_the_average_is_the_official_one(tmp_path):
   """2/11 of what the run began with; 1/10 in runs of earlier versions."""
   for first_update, left in ((None, 2 / 11), (0, 1 / 10)):
@@ -87,7 +88,10 @@ def test_the_first_update_of_the_average_is_the_official_one(tmp_path):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize('overrides', [_EFFICIENTNET, _FAST_STEP])
+@pytest.mark.parametrize(
+  'overrides',
+  [pytest.param(_EFFICIENTNET, marks=pytest.mark.slow), _FAST_STEP],
+)
 def test_two_replicas_equal_one_device(two_replicas, tmp_path, overrides):
   """On the same global batches: norms, losses, attack, update and average."""
   assert two_replicas.num_replicas_in_sync == 2
@@ -117,10 +121,11 @@ def test_two_replicas_equal_one_device(two_replicas, tmp_path, overrides):
       ['clean', 'augmented', 'adversarial', 'strong'],
       marks=pytest.mark.once,
     ),
-    (
+    pytest.param(
       'fast_advprop',
       (*_FAST, 'data.mixup_alpha=0.2', 'data.cutmix_alpha=1'),
       ['clean', 'noise', 'adversarial'],
+      marks=pytest.mark.once,
     ),
     pytest.param(
       'advprop',
@@ -188,8 +193,15 @@ def test_a_run_starts_from_another_one_unless_it_resumes(whole, tmp_path):
   whole_runs.assert_same(second.model.variables, first.model.variables)
 
 
-def test_a_run_lists_its_training_images_once(two_replicas, tmp_path):
-  """Also where it is resumed on other replicas."""
+@pytest.mark.once
+def test_a_run_lists_its_training_images_once(
+  monkeypatch, two_replicas, tmp_path
+):
+  """Also where it is resumed on other replicas; no step is made."""
+  timing = reporting.Timing(1, 1.0)
+  monkeypatch.setattr(
+    host_loop.HostLoop, 'run', lambda *_: ({'loss': 1.0}, timing)
+  )
   directory = str(tmp_path / 'data')
   tiny_data.write_class_folders(directory, {'train': 20}, 10)
   config = whole_runs.config(
@@ -228,6 +240,7 @@ def test_a_run_that_fails_at_once_leaves_no_trace(tmp_path, whole):
   assert before == {p: p.read_bytes() for p in (tmp_path / 'old').glob('*.*')}
 
 
+@pytest.mark.once
 def test_training_ends_early_and_stays_ended(tmp_path):
   config = whole_runs.config(
     'train.keep_best=top_1_accuracy',
