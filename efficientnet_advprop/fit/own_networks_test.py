@@ -87,7 +87,7 @@ def test_three_steps_equal_the_trainers(method, target):
 
 
 def test_the_networks_own_domains_and_range_are_used():
-  ours = network(name='efficientnet-b0', depth_coefficient=0.1)
+  ours = network()
   model = compiled(advprop_model.AdvPropModel(ours))
   assert len(model.weights) == len(ours.weights)
   assert model.evaluate(IMAGES, LABELS, verbose=0) == pytest.approx(
