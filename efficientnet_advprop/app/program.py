@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import logging as python_logging
+import os
 import sys
 import textwrap
 from typing import Callable, NoReturn, Optional
@@ -52,6 +53,10 @@ def run(
     set_up_log()
     try:
       code = main(argv) or 0
+      sys.stdout.flush()
+    except BrokenPipeError:  # What reads stdout, such as `head`, has ended.
+      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+      code = errors.EXIT_UNREAD
     except (errors.UserError, OSError) as error:
       _tell(name, error)
       code = errors.EXIT_USER_ERROR

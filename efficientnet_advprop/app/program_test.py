@@ -144,3 +144,29 @@ def test_a_user_error_does_not_wait_for_what_is_being_freed():
   done = _run(code)
   assert done.returncode == 2
   assert done.stderr.splitlines()[-1] == 'tool: x: cut short'
+
+
+@pytest.mark.parametrize('lines', [1, 100_000])
+def test_a_reader_that_has_read_enough_ends_the_command_in_silence(lines):
+  """As `head` does: before the first line, and in the midst of them."""
+  code = (
+    'import sys\n'
+    'from absl import flags\n'
+    'from efficientnet_advprop.app import program\n'
+    'def main(argv):\n'
+    '  sys.stdin.read()\n'
+    f"  print('line\\n' * {lines})\n"
+    "program.run('tool', main, flags.FLAGS)\n"
+  )
+  process = subprocess.Popen(
+    [sys.executable, '-c', code],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  process.stdout.close()
+  process.stdin.close()
+  with process.stderr as log:
+    assert 'tool' not in log.read()
+  assert process.wait() == 141

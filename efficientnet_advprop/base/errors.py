@@ -9,6 +9,7 @@ from typing import Any
 
 EXIT_INCOMPLETE = 1  # A part of the work failed and was reported.
 EXIT_USER_ERROR = 2
+EXIT_UNREAD = 141  # As a shell reports a process that SIGPIPE ended.
 EXIT_TERMINATED = 143  # As a shell reports a process that SIGTERM ended.
 
 # Longer lines lose their middle.
