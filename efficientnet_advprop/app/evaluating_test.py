@@ -127,6 +127,7 @@ def test_what_does_not_fit_is_refused(config, strategy, model_dir, files):
   assert not exported_network.is_exported(model_dir)
 
 
+@pytest.mark.once
 def test_an_evaluation_lists_its_images_once(
   config, strategy, model_dir, tmp_path
 ):

@@ -191,6 +191,7 @@ def test_keras_weights_take_pixels_less_the_mean(reference, tmp_path):
 
 
 # NOTE: EfficientNet-L2 of Noisy Student, 4.3 times as wide, 5.3 times as deep.
+@pytest.mark.once
 @pytest.mark.parametrize('depth', [3.6, 5.3])
 def test_official_names_of_deep_networks(depth):
   model = pretrained.build_model(
@@ -353,6 +354,7 @@ def test_a_saved_model_is_read_and_not_loaded(tmp_path, reference):
   assert 'has 7 classes' in _import(folder, tmp_path, ())
 
 
+@pytest.mark.once
 def test_a_full_disk_leaves_nothing(reference, tmp_path):
   path = _write_tf1(os.fspath(tmp_path / 'model'), _official_values(reference))
   # The system refuses to let any file grow further, as a full disk does.

@@ -88,6 +88,7 @@ def test_crops_differ_between_epochs(wholes):
   assert len({view.tobytes() for view in views}) == 4
 
 
+@pytest.mark.once
 def test_order_ignores_parallelism_and_global_seed(wholes, monkeypatch):
   config, batches = wholes[6]
   tf.random.set_seed(123)
@@ -111,6 +112,7 @@ def test_replicas_divide_the_global_batch(wholes):
     np.testing.assert_array_equal(_joined(one, key), _joined(two, key))
 
 
+@pytest.mark.once
 def test_hosts_share_the_order_of_a_small_set(wholes):
   config, whole = wholes[100]
   whole = whole[2:5]
@@ -163,6 +165,7 @@ def test_evaluation_batch_size_can_be_given(directory):
   assert [batch['weight'].sum() for batch in _batches(dataset, 9)] == [7]
 
 
+@pytest.mark.once
 def test_two_views_share_the_crop(wholes):
   config, plain = wholes[100]
   data = dataclasses.replace(config.data, augmentation='autoaugment')

@@ -78,6 +78,7 @@ def test_every_image_counts_once(one, domain):
   assert result['top_5_accuracy'] == pytest.approx(top_5, abs=1e-9)
 
 
+@pytest.mark.once
 def test_two_replicas_agree(one, two_replicas):
   result = _evaluator(two_replicas)[0].evaluate()
   expected = one[0].evaluate()
@@ -97,6 +98,7 @@ def test_an_attack_raises_the_loss_and_a_split_can_be_named(one):
   assert shown[-1] == (500, 500) and len(shown) == 6
 
 
+@pytest.mark.once
 def test_only_some_classes_may_be_chosen(one, tmp_path):
   """As on ImageNet-A: the best of the set's classes counts as the answer."""
   judge, model = one
@@ -128,6 +130,7 @@ def test_only_some_classes_may_be_chosen(one, tmp_path):
   assert result['loss'] == pytest.approx(np.mean(losses), rel=1e-5)
 
 
+@pytest.mark.once
 def test_images_of_another_size_pass_as_they_are(one):
   """As ImageNet-C's 224 pixels pass through a network of any other size."""
   judge, _ = one
@@ -168,6 +171,7 @@ def _restarted(one, few):
   return judge.evaluate(_RESTARTED)
 
 
+@pytest.mark.once
 def test_an_image_is_right_only_if_it_is_after_every_restart(
   one, few, restarted
 ):
@@ -196,6 +200,7 @@ def test_an_image_is_right_only_if_it_is_after_every_restart(
   assert restarted['attack'] == dataclasses.asdict(_ATTACK)
 
 
+@pytest.mark.once
 def test_an_attack_depends_on_no_batch_and_no_replica(few, restarted):
   config = dataclasses.replace(few, eval=config_lib.EvalConfig(batch_size=24))
   strategy = tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'])
@@ -205,6 +210,7 @@ def test_an_attack_depends_on_no_batch_and_no_replica(few, restarted):
   assert result == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.once
 def test_accuracy_equals_the_adversarial_robustness_toolbox(
   one, few, monkeypatch
 ):

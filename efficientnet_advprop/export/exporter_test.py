@@ -152,6 +152,7 @@ def test_a_missing_converter_is_one_line(
   assert not (tmp_path / 'export').exists()
 
 
+@pytest.mark.once
 def test_damaged_image(config, model_dir, tmp_path):
   for index, name in enumerate(tiny_network.CLASS_NAMES):
     folder = tmp_path / 'validation' / name
@@ -170,6 +171,7 @@ def test_damaged_image(config, model_dir, tmp_path):
   assert not list(target.iterdir())
 
 
+@pytest.mark.once
 def test_damaged_record(config, model_dir, tmp_path):
   feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[b'no image']))
   label = tf.train.Feature(int64_list=tf.train.Int64List(value=[1]))
