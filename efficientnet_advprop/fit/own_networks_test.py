@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 
 from efficientnet_advprop import config as config_lib
-from efficientnet_advprop import pretrained
 from efficientnet_advprop.fit import advprop_model
 from efficientnet_advprop.layers import normalization
+from efficientnet_advprop.models import factory
 from efficientnet_advprop.testing import tiny_runs
 from efficientnet_advprop.training import step as step_lib
 
@@ -19,10 +19,9 @@ IMAGES = IMAGES.astype('float32')
 LABELS = np.random.default_rng(1).integers(0, 7, 12).astype('int32')
 
 
-def network(domains=('adversarial',), **settings):
+def network(domains=('adversarial',), model=tiny_runs.RESNET):
   tf.keras.utils.set_random_seed(0)
-  settings = {**tiny_runs.RESNET, **settings}
-  return pretrained.build_model(settings.pop('name'), 7, domains, **settings)
+  return factory.create_model(config_lib.ModelConfig(**model), 7, domains)
 
 
 def compiled(model):
@@ -87,7 +86,7 @@ def test_three_steps_equal_the_trainers(method, target):
 
 
 def test_the_networks_own_domains_and_range_are_used():
-  ours = network()
+  ours = network(model=tiny_runs.EFFICIENTNET)
   model = compiled(advprop_model.AdvPropModel(ours))
   assert len(model.weights) == len(ours.weights)
   assert model.evaluate(IMAGES, LABELS, verbose=0) == pytest.approx(

@@ -37,6 +37,13 @@ _FAST_STEP = (
 pytestmark = pytest.mark.usefixtures('plain_layers')
 
 
+@pytest.fixture
+def no_steps(monkeypatch):
+  """A run takes its way, but its steps compute nothing."""
+  found = {'loss': 1.0}, reporting.Timing(2, 1.0)
+  monkeypatch.setattr(host_loop.HostLoop, 'run', lambda *_: found)
+
+
 def test_a_run_logs_saves_and_evaluates(whole):
   trainer, model_dir, evaluated = whole
   assert trainer.step == 6 and evaluated == [6]
@@ -51,13 +58,10 @@ def test_a_run_logs_saves_and_evaluates(whole):
   assert tf.train.latest_checkpoint(os.path.join(model_dir, 'checkpoints'))
 
 
+@pytest.mark.usefixtures('no_steps')
 def test_the_time_left_hears_of_saves_and_evaluations(monkeypatch, tmp_path):
-  """With steps and saves that only take their time."""
+  """With saves that only take their time."""
   trainer = whole_runs.start(tmp_path)
-  timing = reporting.Timing(2, 1.0)
-  monkeypatch.setattr(
-    host_loop.HostLoop, 'run', lambda *_: ({'loss': 1.0}, timing)
-  )
   monkeypatch.setattr(trainer, '_save', lambda step: time.sleep(0.02))
   spent = []
   monkeypatch.setattr(
@@ -194,14 +198,9 @@ def test_a_run_starts_from_another_one_unless_it_resumes(whole, tmp_path):
 
 
 @pytest.mark.once
-def test_a_run_lists_its_training_images_once(
-  monkeypatch, two_replicas, tmp_path
-):
-  """Also where it is resumed on other replicas; no step is made."""
-  timing = reporting.Timing(1, 1.0)
-  monkeypatch.setattr(
-    host_loop.HostLoop, 'run', lambda *_: ({'loss': 1.0}, timing)
-  )
+@pytest.mark.usefixtures('no_steps')
+def test_a_run_lists_its_training_images_once(two_replicas, tmp_path):
+  """Also where it is resumed on other replicas."""
   directory = str(tmp_path / 'data')
   tiny_data.write_class_folders(directory, {'train': 20}, 10)
   config = whole_runs.config(
