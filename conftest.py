@@ -19,6 +19,11 @@ tf.config.set_logical_device_configuration(
 tf.config.experimental.enable_op_determinism()
 
 
+def pytest_runtest_setup() -> None:
+  """Gives a test the same initial weights alone, in the suite, and again."""
+  tf.keras.utils.set_random_seed(0)
+
+
 @pytest.fixture(scope='session', name='two_replicas')
 def _two_replicas() -> tf.distribute.Strategy:
   """The strategy over both CPUs: one for all tests of a process.

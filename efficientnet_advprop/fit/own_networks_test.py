@@ -105,7 +105,6 @@ def test_the_networks_own_domains_and_range_are_used():
 
 
 def test_a_functional_network_of_our_norms_is_trained():
-  tf.keras.utils.set_random_seed(0)
   inputs = tf.keras.Input((16, 16, 3))
   norm = normalization.AuxBatchNormalization()
   x = norm(tf.keras.layers.Conv2D(4, 3)(inputs))

@@ -101,7 +101,6 @@ def test_compiled_layers_equal_the_plain_ones(training, domain):
 
 
 def test_a_compiled_model_runs_in_bfloat16():
-  tf.keras.utils.set_random_seed(0)
   tf.keras.mixed_precision.set_global_policy('mixed_bfloat16')
   try:
     model = factory.create_model(_TINY, 10, compiled=True)

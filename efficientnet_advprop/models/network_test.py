@@ -66,7 +66,6 @@ def test_drop_path_keeps_or_zeroes_whole_examples():
 
 @pytest.fixture(name='network')
 def _network():
-  tf.keras.utils.set_random_seed(0)
   return pretrained.build_model('resnet-18', 7, **_SMALL)
 
 
@@ -98,7 +97,6 @@ def test_fit_trains_the_main_norms_alone_and_warns_of_nothing(network, caplog):
 
 @pytest.mark.parametrize('name', ['efficientnet-b0', 'resnet-18'])
 def test_a_keras_file_holds_network_domains_and_optimizer(name, tmp_path):
-  tf.keras.utils.set_random_seed(0)
   network = pretrained.build_model(
     name, 7, ('adversarial', 'strong'), depth_coefficient=0.1, **_SMALL
   )

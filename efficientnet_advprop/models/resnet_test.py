@@ -91,7 +91,6 @@ def _groups(model):
 
 @pytest.mark.parametrize('is_small', [False, True])
 def test_the_forward_pass_equals_one_of_keras_layers(is_small):
-  tf.keras.utils.set_random_seed(0)
   model = pretrained.build_model(
     'resnet-18' if is_small else 'resnet-50',
     7,

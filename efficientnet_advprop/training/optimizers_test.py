@@ -99,6 +99,7 @@ def _toy(**train):
     ]
   )
   model.build([None, 2])
+  model.layers[0].set_weights([np.array([[1.0, -0.5], [0.25, -2.0]])])
   return model, optimizers.create_optimizer(config, model), config
 
 

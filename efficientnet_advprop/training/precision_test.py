@@ -6,11 +6,11 @@ from efficientnet_advprop import attacks
 from efficientnet_advprop import config as config_lib
 from efficientnet_advprop import devices
 from efficientnet_advprop import losses
-from efficientnet_advprop import pretrained
 from efficientnet_advprop.base import errors
 from efficientnet_advprop.config import recipes
 from efficientnet_advprop.layers import normalization
 from efficientnet_advprop.methods import gradients
+from efficientnet_advprop.models import factory
 from efficientnet_advprop.testing import tiny_runs
 from efficientnet_advprop.testing import whole_runs
 from efficientnet_advprop.training import optimizers
@@ -51,11 +51,9 @@ def _config(*overrides):
 
 def _network(config, policy='float32'):
   tf.keras.utils.set_random_seed(0)
-  settings = {k: v for k, v in tiny_runs.RESNET.items() if k != 'name'}
+  model = config_lib.ModelConfig(**tiny_runs.RESNET)
   with precision.policy(policy):
-    return pretrained.build_model(
-      'resnet-18', 10, config.auxiliary_domains, **settings
-    )
+    return factory.create_model(model, 10, config.auxiliary_domains)
 
 
 def _batch(size=_SIZE, scale=1.0):
