@@ -140,6 +140,7 @@ def test_a_flipped_bit_stops_training_and_evaluation(tmp_path):
   assert str(bad_records.explain(caught.value)).startswith(expected)
 
 
+@pytest.mark.once
 def test_allowed_bad_records_are_replaced_and_reported(tmp_path, capfd):
   bad, message = BAD['label_4']
   path = _shard_with(tmp_path, bad)
@@ -159,6 +160,7 @@ def test_allowed_bad_records_are_replaced_and_reported(tmp_path, capfd):
   np.testing.assert_array_equal(_joined(batches, 'seed'), _joined(good, 'seed'))
 
 
+@pytest.mark.once
 def test_more_bad_records_than_allowed_stop_training(tmp_path):
   _shard_with(tmp_path, BAD['label_4'][0])
   config = tiny_data.config(tmp_path, max_bad_records=1)
@@ -168,6 +170,7 @@ def test_more_bad_records_than_allowed_stop_training(tmp_path):
   assert message.endswith('not in 1..3 (data.max_bad_records=1)')
 
 
+@pytest.mark.once
 def test_allowed_bad_records_weigh_nothing_in_evaluation(tmp_path):
   _shard_with(tmp_path, BAD['cut_jpeg'][0])
   config = tiny_data.config(tmp_path, max_bad_records=1)
@@ -177,6 +180,7 @@ def test_allowed_bad_records_weigh_nothing_in_evaluation(tmp_path):
   np.testing.assert_array_equal(_joined(batches, 'weight'), weights)
 
 
+@pytest.mark.once
 def test_a_batch_of_bad_records_only_stops_training(tmp_path):
   bad = tiny_data.example(_JPEG, 4)
   tiny_data.write_shard(tmp_path / 'train-00000-of-00001', [bad] * 20)

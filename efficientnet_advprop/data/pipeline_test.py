@@ -10,6 +10,8 @@ from efficientnet_advprop.data import sources
 from efficientnet_advprop.testing import reading
 from efficientnet_advprop.testing import tiny_data
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(name='directory', scope='module')
 def _directory(tmp_path_factory):
@@ -88,7 +90,6 @@ def test_crops_differ_between_epochs(wholes):
   assert len({view.tobytes() for view in views}) == 4
 
 
-@pytest.mark.once
 def test_order_ignores_parallelism_and_global_seed(wholes, monkeypatch):
   config, batches = wholes[6]
   tf.random.set_seed(123)
@@ -112,7 +113,6 @@ def test_replicas_divide_the_global_batch(wholes):
     np.testing.assert_array_equal(_joined(one, key), _joined(two, key))
 
 
-@pytest.mark.once
 def test_hosts_share_the_order_of_a_small_set(wholes):
   config, whole = wholes[100]
   whole = whole[2:5]
@@ -165,7 +165,6 @@ def test_evaluation_batch_size_can_be_given(directory):
   assert [batch['weight'].sum() for batch in _batches(dataset, 9)] == [7]
 
 
-@pytest.mark.once
 def test_two_views_share_the_crop(wholes):
   config, plain = wholes[100]
   data = dataclasses.replace(config.data, augmentation='autoaugment')

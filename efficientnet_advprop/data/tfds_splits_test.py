@@ -69,6 +69,7 @@ def test_tfds_is_read(prepared):
   assert sum(batch['weight'].sum() for batch in batches) == 7
 
 
+@pytest.mark.once
 def test_tfds_is_cached(prepared):
   config = tiny_data.config(
     'tfds:input_test_data',
@@ -109,6 +110,7 @@ def test_numbers_and_names_are_those_of_tfds(prepared):
   assert sources.label_names(config.data) == ['0', '1', '2']
 
 
+@pytest.mark.once
 def test_part_of_a_tfds_split_is_read(prepared):
   config = tiny_data.config('tfds:input_test_data', train_split='train[15:]')
   assert sources.find(config.data, 'test[:3]').size == 3

@@ -112,26 +112,25 @@ def test_two_replicas_equal_one_device(two_replicas, tmp_path, overrides):
   whole_runs.assert_close(state, state_of_one)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
   'method, overrides, losses',
   [
     ('pretrain_finetune', (), ['main']),
-    pytest.param(
+    (
       'fine_grained',
       (
         'data.augmentation=randaugment',
         'train.domains.strong.attack.epsilon=4',
       ),
       ['clean', 'augmented', 'adversarial', 'strong'],
-      marks=pytest.mark.once,
     ),
-    pytest.param(
+    (
       'fast_advprop',
       (*_FAST, 'data.mixup_alpha=0.2', 'data.cutmix_alpha=1'),
       ['clean', 'noise', 'adversarial'],
-      marks=pytest.mark.once,
     ),
-    pytest.param(
+    (
       'advprop',
       (
         'train.optimizer=adamw',
@@ -141,7 +140,6 @@ def test_two_replicas_equal_one_device(two_replicas, tmp_path, overrides):
         'data.mixup_alpha=0.2',
       ),
       ['clean', 'adversarial'],
-      marks=pytest.mark.once,
     ),
   ],
 )
