@@ -53,13 +53,13 @@ def run(
     set_up_log()
     try:
       code = main(argv) or 0
-      sys.stdout.flush()
-    except BrokenPipeError:  # What reads stdout, such as `head`, has ended.
-      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
       code = errors.EXIT_UNREAD
     except (errors.UserError, OSError) as error:
       _tell(name, error)
       code = errors.EXIT_USER_ERROR
+    if not _write():
+      code = code or errors.EXIT_UNREAD
     disposal.end_process(code)
     return code
 
@@ -86,8 +86,8 @@ def parser(
 
   def parse(argv: Sequence[str]) -> list[str]:
     if any(word in _HELP for word in argv[1:]):
-      print(help_text(values, description))
-      sys.exit(0)
+      text = help_text(values, description)
+      sys.exit(0 if _write(text + '\n') else errors.EXIT_UNREAD)
     try:
       rest = values(argv)
       if len(rest) > 1:
@@ -155,8 +155,18 @@ def fail(program: str, error: BaseException) -> NoReturn:
 
 
 def _tell(program: str, error: BaseException) -> None:
-  sys.stdout.flush()
+  _write()
   print(f'{program}: {one_line(error)}', file=sys.stderr)
+
+
+def _write(text: str = '') -> bool:
+  """Writes a text behind what stdout holds; returns whether it is read."""
+  try:
+    print(text, end='', flush=True)
+  except BrokenPipeError:  # What reads it, such as `head`, has ended.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return False
+  return True
 
 
 def one_line(error: BaseException) -> str:

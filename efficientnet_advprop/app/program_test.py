@@ -1,4 +1,5 @@
 import logging as python_logging
+import os
 import re
 import subprocess
 import sys
@@ -146,20 +147,32 @@ def test_a_user_error_does_not_wait_for_what_is_being_freed():
   assert done.stderr.splitlines()[-1] == 'tool: x: cut short'
 
 
-@pytest.mark.parametrize('lines', [1, 100_000])
-def test_a_reader_that_has_read_enough_ends_the_command_in_silence(lines):
+@pytest.mark.parametrize(
+  'lines, ending, code, told',
+  [
+    (1, 'return', 141, []),
+    (100_000, 'return', 141, []),
+    (1, "raise errors.DataError('x: cut short')", 2, ['tool: x: cut short']),
+  ],
+)
+def test_a_reader_that_has_read_enough_ends_no_command_in_a_traceback(
+  lines, ending, code, told
+):
   """As `head` does: before the first line, and in the midst of them."""
-  code = (
+  main = (
     'import sys\n'
     'from absl import flags\n'
     'from efficientnet_advprop.app import program\n'
+    'from efficientnet_advprop.base import errors\n'
     'def main(argv):\n'
     '  sys.stdin.read()\n'
     f"  print('line\\n' * {lines})\n"
+    f'  {ending}\n'
     "program.run('tool', main, flags.FLAGS)\n"
   )
   process = subprocess.Popen(
-    [sys.executable, '-c', code],
+    [sys.executable, '-c', main],
+    env={**os.environ, 'PYTHONUNBUFFERED': ''},  # The line is still to go out.
     stdin=subprocess.PIPE,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
@@ -168,5 +181,5 @@ def test_a_reader_that_has_read_enough_ends_the_command_in_silence(lines):
   process.stdout.close()
   process.stdin.close()
   with process.stderr as log:
-    assert 'tool' not in log.read()
-  assert process.wait() == 141
+    assert log.read().splitlines() == told
+  assert process.wait() == code
