@@ -34,6 +34,7 @@ class Comparison(NamedTuple):
 _TRAINED = 'EfficientNet-Lite0 from ImageNet, 24 epochs, tuned'
 _CONVERGED = 'ResNet-18, width .25, 128 epochs, tuned'
 _WIDE = 'ResNet-18, width .5, 128 epochs, tuned'
+_FAST = 'Fast AdvProp, ResNet-18, width .5, tuned'
 _TUNED = 'ResNet-18, width .25, 64 epochs, tuned'
 _SHORT = 'ResNet-18, width .25, 32 epochs, label'
 _LONG = 'ResNet-18, width .25, 64 epochs, label'
@@ -50,6 +51,7 @@ COMPARISONS = (
   Comparison(
     _WIDE, DOUBLED, 'converged', 'wide_advprop', 'wide_vanilla_doubled'
   ),
+  Comparison(_FAST, AS_MUCH, 'converged', 'wide_fast', 'wide_vanilla'),
   Comparison(_TUNED, SAME, 'capacity', 'advprop', 'vanilla'),
   Comparison(_TUNED, AS_MUCH, 'capacity', 'advprop', 'vanilla_long'),
   Comparison(_TUNED, DOUBLED, 'capacity', 'advprop', 'vanilla_doubled'),
